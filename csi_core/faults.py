@@ -1,7 +1,7 @@
 """Named fault points: places where the crash tests kill the process.
 
 Every durable step calls :func:`fault` with a literal name just before and after what it makes
-durable. The names are collected from the source (``csi_core.testing.fault_points``), so a new one
+durable. The names are collected from the source (:mod:`csi_core.testing.fault_points`), so a new one
 cannot be forgotten. Outside the tests a call costs one comparison.
 """
 
@@ -9,25 +9,35 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Final
 
-__all__ = ["FAULT_VARIABLE", "fault"]
+__all__ = ["FAULT_TRACE_VARIABLE", "FAULT_VARIABLE", "fault"]
 
 FAULT_VARIABLE: Final = "CSICORE_FAULT"
 """``NAME`` or ``NAME:N``: die by SIGKILL when the point NAME is reached for the N-th time."""
 
+FAULT_TRACE_VARIABLE: Final = "CSICORE_FAULT_TRACE"
+"""A file that every point reached is appended to, one name a line."""
+
 _name, _, _count = os.environ.get(FAULT_VARIABLE, "").partition(":")
 _left = int(_count or 1)
+_trace = os.environ.get(FAULT_TRACE_VARIABLE, "")
+_armed: Final = bool(_name or _trace)
 
 
 def fault(name: str) -> None:
-    """Die here, as by a power cut of this process, if the environment asked for ``name``."""
-    if name == _name:
-        _die_in_turn()
+    """Die here, as if the process were killed at this very step, where the environment asks for ``name``."""
+    if _armed:
+        _reached(name)
 
 
-def _die_in_turn() -> None:
+def _reached(name: str) -> None:
     global _left
-    _left -= 1
-    if _left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if _trace:
+        with Path(_trace).open("a", encoding="utf-8") as trace:
+            trace.write(f"{name}\n")
+    if name == _name:
+        _left -= 1
+        if _left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
