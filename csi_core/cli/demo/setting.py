@@ -1,0 +1,78 @@
+"""The two settings of the demo: loop images with the kernel's mounts, and the simulator without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from csi_core.cli.demo.place import Place
+from csi_core.cli.demo.walk import Shape
+
+__all__ = ["LOOP", "SIM", "Setting"]
+
+MIB = 1 << 20
+SIZES = {"ext4": 256 * MIB, "xfs": 320 * MIB, "": 64 * MIB}
+"""mkfs.xfs makes nothing below 300 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is walked.
+
+    Attributes:
+        backend: the backend's configured name.
+        options: the backend's options at a place.
+        shapes: the volumes that are walked through their life, one after the other.
+        group: two of them for the group snapshot.
+        capacity_parameters: the StorageClass parameters to ask GetCapacity with.
+        real_mounts: whether the kernel mounts them.
+    """
+
+    backend: str
+    options: Callable[[Place], Mapping[str, object]]
+    shapes: tuple[Shape, ...]
+    group: tuple[Shape, Shape]
+    capacity_parameters: Mapping[str, str]
+    real_mounts: bool
+
+    def config(self, place: Place) -> dict[str, object]:
+        """The server's configuration."""
+        return {
+            "driver": {
+                "name": f"{self.backend}.demo.csi-core.dev",
+                "nodeId": "demo-node",
+                "endpoint": f"unix://{place.socket}",
+            },
+            "log": {"format": "json", "level": "info"},
+            "node": {"mounts": "kernel" if self.real_mounts else "simulated"},
+            "backends": {self.backend: {"options": dict(self.options(place))}},
+        }
+
+
+def _shapes(provisionings: Mapping[str, Mapping[str, str]]) -> tuple[Shape, ...]:
+    return tuple(
+        Shape(f"{fs_type or 'block'}-{name}", fs_type, SIZES[fs_type], parameters)
+        for name, parameters in provisionings.items()
+        for fs_type in SIZES
+    )
+
+
+_LOOP_SHAPES = _shapes({name: {"provisioning": name} for name in ("thin", "thick")})
+_SIM_SHAPES = _shapes({"sim": {}})
+
+LOOP = Setting(
+    backend="loop",
+    options=lambda place: {"pools": {"demo": {"path": str(place.pool), "allowLoopHost": place.on_loop}}},
+    shapes=_LOOP_SHAPES,
+    group=(_LOOP_SHAPES[0], _LOOP_SHAPES[1]),
+    capacity_parameters={"provisioning": "thick"},
+    real_mounts=True,
+)
+SIM = Setting(
+    backend="sim",
+    options=lambda _: {},
+    shapes=_SIM_SHAPES,
+    group=(_SIM_SHAPES[0], _SIM_SHAPES[1]),
+    capacity_parameters={},
+    real_mounts=False,
+)
