@@ -1,0 +1,107 @@
+"""The real server on its socket, with one loop pool, and the calls that the benches make."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+from csi_core.testing.harness import ServerProcess
+
+from csi_core._proto import csi_pb2 as pb
+
+__all__ = ["CLIENTS", "Driver"]
+
+CLIENTS = 32
+MIB = 1 << 20
+_WRITER = pb.VolumeCapability.AccessMode(mode=pb.VolumeCapability.AccessMode.SINGLE_NODE_MULTI_WRITER)
+
+
+def mounted(fs_type: str) -> pb.VolumeCapability:
+    """A mounted volume of this filesystem."""
+    return pb.VolumeCapability(mount=pb.VolumeCapability.MountVolume(fs_type=fs_type), access_mode=_WRITER)
+
+
+class Driver:
+    """A server of its own. Volumes are thin, and small unless a size is said: what is measured is the driver."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.pool = directory / "pool"
+        self.pool.mkdir(parents=True)
+        self._names = (f"pvc-{directory.name}-{number}" for number in itertools.count())
+        pool = {"path": str(self.pool), "overcommit": 1000, "stopAt": 1.0, "warnAt": 1.0}
+        config = {
+            "driver": {"name": "loop.bench.csi-core.dev", "nodeId": "bench-node"},
+            "log": {"format": "json", "level": "warning"},
+            "backends": {"loop": {"options": {"pools": {"bench": pool}}}},
+        }
+        self._server = ServerProcess(config, directory)
+
+    def __enter__(self) -> Driver:
+        self._server.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.__exit__(kind, error, trace)
+
+    @property
+    def node(self):
+        return self._server.node
+
+    # -- calls --------------------------------------------------------------------------------------
+
+    def probe(self) -> None:
+        """The RPC that does nothing: what gRPC itself and the core's interceptor cost."""
+        self._server.identity.Probe(pb.ProbeRequest())
+
+    def create(self, size_bytes: int = MIB, fs_type: str = "ext4") -> pb.Volume:
+        request = pb.CreateVolumeRequest(
+            name=next(self._names),
+            capacity_range=pb.CapacityRange(required_bytes=size_bytes),
+            volume_capabilities=[mounted(fs_type)],
+            parameters={"provisioning": "thin"},
+        )
+        return self._server.controller.CreateVolume(request).volume
+
+    def delete(self, volume: pb.Volume) -> None:
+        self._server.controller.DeleteVolume(pb.DeleteVolumeRequest(volume_id=volume.volume_id))
+
+    def capacity(self) -> int:
+        return self._server.controller.GetCapacity(pb.GetCapacityRequest()).available_capacity
+
+    def page(self, token: str, entries: int = 1000) -> pb.ListVolumesResponse:
+        return self._server.controller.ListVolumes(pb.ListVolumesRequest(max_entries=entries, starting_token=token))
+
+    # -- many ---------------------------------------------------------------------------------------
+
+    def burst(self, call: Callable[[], object], count: int) -> float:
+        """Calls a second when ``CLIENTS`` clients make ``count`` calls as fast as they can."""
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            begin = time.perf_counter()
+            list(clients.map(lambda _: call(), range(count)))
+            return count / (time.perf_counter() - begin)
+
+    def fill(self, volumes: int) -> None:
+        """Create ``volumes`` volumes."""
+        self.burst(self.create, volumes)
+
+    # -- the process --------------------------------------------------------------------------------
+
+    def resident_mib(self) -> float:
+        """Resident memory of the server in MiB."""
+        status = Path(f"/proc/{self._server.pid}/status").read_text(encoding="ascii")
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) / 1024
+
+    def restart_s(self) -> float:
+        """Stop the server in order, start it again; seconds from its start until Probe says ready."""
+        self._server.terminate()
+        begin = time.perf_counter()
+        self._server.start()
+        return time.perf_counter() - begin

@@ -1,0 +1,143 @@
+"""Results as JSON, as a table in Markdown and as a picture; and the table beside the one that was committed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from benches.ratios import Findings
+from benches.scale import SCALE
+
+__all__ = ["LATEST", "load", "machine", "markdown", "save", "table"]
+
+LATEST = Path(__file__).parent / "results" / "latest.json"
+
+Result = Mapping[str, Any]
+
+
+def machine(directory: Path) -> dict[str, str]:
+    """What was measured on; ``directory`` lies on the pools' filesystem."""
+    cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
+    return {
+        "cpu": f"{os.cpu_count()} x {cpu}",
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "filesystem": _filesystem(directory),
+    }
+
+
+def load() -> Result:
+    """The last committed results, or an empty one."""
+    return json.loads(LATEST.read_text(encoding="utf-8")) if LATEST.exists() else {"findings": []}
+
+
+def save(findings: Findings, directory: Path) -> None:
+    """Write ``latest.json``, ``latest.md`` and ``latest.svg``."""
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "form": SCALE.form,
+        "volumes": SCALE.volumes,
+        "machine": machine(directory),
+        "findings": findings.as_json(),
+    }
+    LATEST.parent.mkdir(exist_ok=True)
+    LATEST.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    LATEST.with_suffix(".md").write_text(markdown(result), encoding="utf-8")
+    LATEST.with_suffix(".svg").write_text(picture(result["findings"]), encoding="utf-8")
+
+
+def markdown(result: Result) -> str:
+    """The table for people, with what it was measured on."""
+    where = result["machine"]
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Measured {result['date']} on {where['cpu']}, Linux {where['kernel']}, Python {where['python']}, pools on "
+        f"{where['filesystem']}. Written by `make bench`; how each value is made stands in [README.md](../README.md).",
+        "",
+        "![each value beside its bound](latest.svg)",
+        "",
+        "| | value | bound | | measured | floor |",
+        "|---|---:|---|---|---|---|",
+    ]
+    lines += [
+        f"| {f['title']} | {_number(f)} | {f['bound']} | {'met' if f['met'] else '**missed**'} "
+        f"| {f['subject']} | {f['floor']} |"
+        for f in result["findings"]
+    ]
+    notes = [f"- {f['title']}: {f['note']}" for f in result["findings"] if f["note"]]
+    return "\n".join(lines + (["", *notes] if notes else [])) + "\n"
+
+
+def table(findings: Findings, committed: Result) -> list[str]:
+    """Lines for the terminal: this run beside the last committed one."""
+    before = {f["key"]: f for f in committed["findings"]}
+    rows = [("", "value", "bound", "", "committed", "measured", "floor")]
+    for finding in findings.as_json():
+        old = before.get(finding["key"])
+        rows.append(
+            (
+                finding["title"],
+                _number(finding),
+                finding["bound"],
+                "met" if finding["met"] else "MISSED",
+                _number(old) if old else "-",
+                finding["subject"],
+                finding["floor"],
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def picture(findings: Sequence[Mapping[str, Any]]) -> str:
+    """Bars as SVG: each value as a share of its bound; the line is the bound."""
+    bounded = [f for f in findings if f["bound"].startswith("at ")]
+    left, width, step = 330, 360, 26
+    height = step * len(bounded) + 40
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 110}" height="{height}" '
+        'font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
+    for row, finding in enumerate(bounded):
+        limit = float(finding["bound"].split()[-1])
+        share = min(finding["value"] / limit, 2.0)
+        y = 12 + row * step
+        colour = "#2f7d4f" if finding["met"] else "#b5452c"
+        parts += [
+            f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{escape(finding["title"])}</text>',
+            f'<rect x="{left}" y="{y}" width="{share * width / 2:.0f}" height="16" fill="{colour}"/>',
+            f'<text x="{left + share * width / 2 + 6:.0f}" y="{y + 12}">{escape(_number(finding))} '
+            f"({escape(finding['bound'])})</text>",
+        ]
+    x = left + width // 2
+    parts += [
+        f'<line x1="{x}" y1="6" x2="{x}" y2="{height - 24}" stroke="#333" stroke-dasharray="3 3"/>',
+        f'<text x="{x}" y="{height - 8}" text-anchor="middle" fill="#333">the bound</text>',
+        "</svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _number(finding: Mapping[str, Any]) -> str:
+    return f"{finding['value']:.3g} {finding['unit']}"
+
+
+def _filesystem(directory: Path) -> str:
+    best, kind = "", "?"
+    for line in _lines("/proc/self/mounts"):
+        point, fs_type = line.split()[1:3]
+        if Path(directory).resolve().is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, fs_type
+    return kind
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,152 @@
+"""Stage and publish, beside mkfs, losetup and mount by hand; and I/O on both."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from benches.driver import MIB, Driver, mounted
+from benches.floors import HandMount
+from benches.ratios import Bound, Findings
+from benches.scale import SCALE
+from benches.timing import alternate, milliseconds
+from csi_core._proto import csi_pb2 as pb
+
+SIZE_BYTES = 1024 * MIB
+MKFS = ["mkfs.ext4", "-q", "-F"]
+
+
+class Published:
+    """A volume from creation to publication, and back."""
+
+    def __init__(self, driver: Driver, name: str) -> None:
+        self._driver = driver
+        self._staging_path = driver.directory / f"{name}-staging"
+        self.path = driver.directory / f"{name}-target"
+        self._volume = pb.Volume()
+
+    def create(self) -> None:
+        self._volume = self._driver.create(SIZE_BYTES)
+        self._staging_path.mkdir()
+
+    def stage_and_publish(self) -> None:
+        capability = mounted("ext4")
+        staged = pb.NodeStageVolumeRequest(
+            volume_id=self._volume.volume_id,
+            staging_target_path=str(self._staging_path),
+            volume_capability=capability,
+            volume_context=self._volume.volume_context,
+        )
+        published = pb.NodePublishVolumeRequest(
+            volume_id=self._volume.volume_id,
+            staging_target_path=str(self._staging_path),
+            target_path=str(self.path),
+            volume_capability=capability,
+            volume_context=self._volume.volume_context,
+        )
+        self._driver.node.NodeStageVolume(staged)
+        self._driver.node.NodePublishVolume(published)
+
+    def remove(self) -> None:
+        volume_id, node = self._volume.volume_id, self._driver.node
+        node.NodeUnpublishVolume(pb.NodeUnpublishVolumeRequest(volume_id=volume_id, target_path=str(self.path)))
+        unstage = pb.NodeUnstageVolumeRequest(volume_id=volume_id, staging_target_path=str(self._staging_path))
+        node.NodeUnstageVolume(unstage)
+        self._staging_path.rmdir()
+        self._driver.delete(self._volume)
+
+
+def test_stage_and_publish(benchmark, driver: Driver, directory: Path, findings: Findings) -> None:
+    numbers = itertools.count()
+    volume = Published(driver, "timed")
+
+    def by_hand() -> None:
+        nonlocal hand
+        hand.make()
+
+    def before() -> None:
+        """The floor has just been timed: take it down, and make the volume that is timed next."""
+        nonlocal hand
+        hand.remove()
+        hand = HandMount(directory, f"hand-{next(numbers)}", SIZE_BYTES, MKFS)
+        volume.create()
+
+    hand = HandMount(directory, f"hand-{next(numbers)}", SIZE_BYTES, MKFS)
+    found = alternate(
+        benchmark,
+        volume.stage_and_publish,
+        {"by hand": by_hand},
+        rounds=SCALE.heavy_rounds,
+        before=before,
+        after=volume.remove,
+        warm_up=2,
+    )
+    findings.add(
+        "stage-publish",
+        "Stage and publish, 1 GiB ext4",
+        found["subject"] / found["by hand"],
+        Bound(high=1.3, gate_high=2.6),
+        subject=f"p50 {milliseconds(found['subject'])}",
+        floor=f"losetup, mkfs, mount by hand {milliseconds(found['by hand'])}",
+    )
+
+
+JOBS = {
+    "random-write": ("4 KiB random writes", ["--rw=randwrite", "--bs=4k", "--iodepth=16"], "iops"),
+    "sequential-write": ("1 MiB sequential writes", ["--rw=write", "--bs=1m", "--iodepth=4"], "bw_bytes"),
+}
+
+
+@pytest.mark.parametrize("key", JOBS)
+def test_io(benchmark, key: str, driver: Driver, directory: Path, findings: Findings) -> None:
+    """fio on a published volume in turns with fio on a mount made by hand; both files are laid out beforehand."""
+    title, options, measure = JOBS[key]
+    with _both(driver, directory, key) as (published, hand):
+        for path in (hand, published):
+            _fio(path, ["--rw=write", "--bs=1m"], measure, lay_out=True)
+        ours, theirs = [], []
+
+        def pair() -> None:
+            theirs.append(_fio(hand, options, measure))
+            ours.append(_fio(published, options, measure))
+
+        benchmark.pedantic(pair, rounds=SCALE.fio_pairs, warmup_rounds=1)
+    ours, theirs = ours[1:], theirs[1:]
+    scale, unit = (1, "IOPS") if measure == "iops" else (MIB, "MiB/s")
+    findings.add(
+        f"fio-{key}",
+        f"fio, {title}",
+        statistics.median(our / their for our, their in zip(ours, theirs, strict=True)),
+        Bound(low=0.95, high=1.05, gate_low=0.5),
+        subject=f"{statistics.median(ours) / scale:,.0f} {unit}",
+        floor=f"{statistics.median(theirs) / scale:,.0f} {unit} on a loop mount made by hand",
+        note="direct I/O, libaio, on laid-out files; the ratio is the median over pairs of runs, one after the other",
+    )
+
+
+@contextmanager
+def _both(driver: Driver, directory: Path, key: str) -> Iterator[tuple[Path, Path]]:
+    published, hand = Published(driver, f"fio-{key}"), HandMount(directory, f"fio-{key}", SIZE_BYTES, MKFS)
+    published.create()
+    published.stage_and_publish()
+    hand.make()
+    try:
+        yield published.path, hand.path
+    finally:
+        published.remove()
+        hand.remove()
+
+
+def _fio(path: Path, options: list[str], measure: str, *, lay_out: bool = False) -> float:
+    length = [] if lay_out else ["--time_based", f"--runtime={SCALE.fio_seconds}", "--overwrite=1"]
+    argv = ["fio", "--name=bench", f"--filename={path}/data", f"--size={SCALE.fio_size_mib}m", "--direct=1"]
+    argv += ["--ioengine=libaio", "--output-format=json", "--fallocate=none", "--norandommap", *options, *length]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout)["jobs"][0]["write"][measure])
