@@ -79,7 +79,7 @@ docs-check: install $(STAMPS)/dev ## fail where the generated parts of docs/ are
 
 .PHONY: protos
 protos: $(STAMPS)/protos-venv ## write csi_core/_proto from protos/csi.proto with the pinned generator
-	@build/protos-venv/bin/python -m grpc_tools.protoc -Icsi_core/_proto=protos \
+	@PATH="$(CURDIR)/build/protos-venv/bin:$$PATH" python -m grpc_tools.protoc -Icsi_core/_proto=protos \
 		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/csi.proto
 
 .PHONY: protos-check
