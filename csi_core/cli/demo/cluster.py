@@ -45,6 +45,7 @@ class Cluster:
         self._client = client
         self._directory = directory
         self._held: dict[tuple[str, ...], Callable[[], object]] = {}
+        self._publish_context: dict[str, dict[str, str]] = {}
         client.call(client.identity.GetPluginInfo, pb.GetPluginInfoRequest())
         plugin = client.call(client.identity.GetPluginCapabilities, pb.GetPluginCapabilitiesRequest())
         controller = client.call(client.controller.ControllerGetCapabilities, pb.ControllerGetCapabilitiesRequest())
@@ -132,10 +133,15 @@ class Cluster:
 
         When its body fails nothing is taken down here: that is left to :meth:`release`.
         """
+        attached = "PUBLISH_UNPUBLISH_VOLUME" in self.controller_rpcs
+        if attached:
+            self._attach(claim)
         self._stage(claim, times)
         with self.second_pod(claim, name, times=times) as path:
             yield path
         self._unstage(claim, times)
+        if attached:
+            self._detach(claim)
 
     @contextmanager
     def second_pod(self, claim: Claim, name: str, *, read_only: bool = False, times: int = 1) -> Iterator[Path]:
@@ -156,6 +162,23 @@ class Cluster:
         answer = self._client.call(self._client.node.NodeGetVolumeStats, request, claim.subject)
         return next(usage for usage in answer.usage if usage.unit == pb.VolumeUsage.BYTES)
 
+    def _attach(self, claim: Claim) -> None:
+        """Controller publish, as csi-attacher does where the driver wants it."""
+        request = pb.ControllerPublishVolumeRequest(
+            volume_id=claim.volume.volume_id,
+            node_id=self.info.node_id,
+            volume_capability=claim.capability,
+            volume_context=claim.volume.volume_context,
+        )
+        self._held["attach", claim.volume.volume_id] = lambda: self._detach(claim)
+        answer = self._client.call(self._client.controller.ControllerPublishVolume, request, claim.subject)
+        self._publish_context[claim.volume.volume_id] = dict(answer.publish_context)
+
+    def _detach(self, claim: Claim) -> None:
+        request = pb.ControllerUnpublishVolumeRequest(volume_id=claim.volume.volume_id, node_id=self.info.node_id)
+        self._client.call(self._client.controller.ControllerUnpublishVolume, request, claim.subject)
+        self._forget("attach", claim.volume.volume_id)
+
     def _stage(self, claim: Claim, times: int) -> None:
         path = self._staging_path(claim)
         path.mkdir(parents=True)
@@ -164,6 +187,7 @@ class Cluster:
             staging_target_path=str(path),
             volume_capability=claim.capability,
             volume_context=claim.volume.volume_context,
+            publish_context=self._publish_context.get(claim.volume.volume_id),
         )
         self._held["stage", claim.volume.volume_id] = lambda: self._unstage(claim, 1)
         self._client.call(self._client.node.NodeStageVolume, request, claim.subject, times=times)
@@ -197,6 +221,7 @@ class Cluster:
             volume_capability=claim.capability,
             readonly=read_only,
             volume_context=claim.volume.volume_context,
+            publish_context=self._publish_context.get(claim.volume.volume_id),
         )
 
     def _staging_path(self, claim: Claim) -> Path:

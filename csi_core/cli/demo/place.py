@@ -70,9 +70,8 @@ class Place:
         return found
 
     def left_data(self) -> list[Path]:
-        """Files in the pool that still hold data, besides the pool's own records."""
-        files = (p for p in self.pool.rglob("*") if p.is_file() and not p.name.startswith("pool."))
-        return [p for p in files if p.stat().st_blocks]
+        """Files that still hold data in the pool's subdirectories; its own records lie beside those."""
+        return [p for p in self.pool.glob("*/**/*") if p.is_file() and p.stat().st_blocks]
 
     def left(self) -> list[str]:
         """Everything that a finished run must not leave, for people."""

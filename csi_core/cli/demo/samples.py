@@ -21,8 +21,8 @@ INTERVAL_S = 0.2
 class Sample:
     """The pool at one moment, ``at_s`` seconds after the first one; sizes in bytes.
 
-    ``promised_bytes`` is what GetCapacity offers less than it did for the empty pool, so it counts what the server
-    promised to volumes and snapshots; the other two are the filesystem's own figures.
+    ``promised_bytes`` is what GetCapacity offers less than it did for the empty pool: the charges of volumes and
+    snapshots; the other two are the filesystem's own figures.
     """
 
     at_s: float

@@ -11,8 +11,7 @@ from csi_core.cli.demo.walk import Shape
 __all__ = ["LOOP", "SIM", "Setting"]
 
 MIB = 1 << 20
-SIZES = {"ext4": 256 * MIB, "xfs": 320 * MIB, "": 64 * MIB}
-"""mkfs.xfs makes nothing below 300 MiB."""
+XFS_MINIMUM_BYTES = 300 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +48,26 @@ class Setting:
         }
 
 
-def _shapes(provisionings: Mapping[str, Mapping[str, str]]) -> tuple[Shape, ...]:
-    return tuple(
-        Shape(f"{fs_type or 'block'}-{name}", fs_type, SIZES[fs_type], parameters)
-        for name, parameters in provisionings.items()
-        for fs_type in SIZES
-    )
+def _shapes(*filesystems: str) -> tuple[Shape, ...]:
+    """Each filesystem and raw block, thin and thick."""
+    shapes = []
+    for provisioning in ("thin", "thick"):
+        parameters = {"provisioning": provisioning}
+        for fs_type in filesystems:
+            size_bytes = XFS_MINIMUM_BYTES if fs_type == "xfs" else 256 * MIB
+            shapes.append(Shape(f"{fs_type or 'files'}-{provisioning}", False, fs_type, size_bytes, parameters))
+        shapes.append(Shape(f"block-{provisioning}", True, "", 64 * MIB, parameters))
+    return tuple(shapes)
 
 
-_LOOP_SHAPES = _shapes({name: {"provisioning": name} for name in ("thin", "thick")})
-_SIM_SHAPES = _shapes({"sim": {}})
+_LOOP_SHAPES = _shapes("ext4", "xfs")
+_SIM_SHAPES = _shapes("")
 
 LOOP = Setting(
     backend="loop",
-    options=lambda place: {"pools": {"demo": {"path": str(place.pool), "allowLoopHost": place.on_loop}}},
+    options=lambda place: {
+        "pools": {"demo": {"path": str(place.pool), "allowLoopHost": place.on_loop, "capacity": "4Gi"}}
+    },
     shapes=_LOOP_SHAPES,
     group=(_LOOP_SHAPES[0], _LOOP_SHAPES[1]),
     capacity_parameters={"provisioning": "thick"},
@@ -70,9 +75,9 @@ LOOP = Setting(
 )
 SIM = Setting(
     backend="sim",
-    options=lambda _: {},
+    options=lambda place: {"directory": str(place.pool), "capacity": "4Gi"},
     shapes=_SIM_SHAPES,
     group=(_SIM_SHAPES[0], _SIM_SHAPES[1]),
-    capacity_parameters={},
+    capacity_parameters={"provisioning": "thick"},
     real_mounts=False,
 )

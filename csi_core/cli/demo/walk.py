@@ -14,18 +14,22 @@ from csi_core.cli.demo.client import Client, MismatchError
 from csi_core.cli.demo.cluster import Claim, Cluster
 from csi_core.cli.demo.content import FILES, RAW, Content
 from csi_core.cli.demo.report import Report
+from csi_core.node.growth import lacks_cap_sys_resource
 
 __all__ = ["Shape", "Walk"]
 
 GROWTH_BYTES = 64 << 20
-CAP_SYS_RESOURCE = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One kind of volume: its filesystem ("" for raw block), its size and its StorageClass parameters."""
+    """One kind of volume.
+
+    ``fs_type`` is "" for raw block and where the backend's volumes are directories.
+    """
 
     name: str
+    block: bool
     fs_type: str
     size_bytes: int
     parameters: Mapping[str, str]
@@ -33,7 +37,7 @@ class Shape:
     @property
     def content(self) -> Content:
         """What its pods write."""
-        return FILES if self.fs_type else RAW
+        return RAW if self.block else FILES
 
     @property
     def capability(self) -> pb.VolumeCapability:
@@ -47,10 +51,10 @@ class Shape:
 
     def _capability(self, mode: pb.VolumeCapability.AccessMode.Mode.ValueType) -> pb.VolumeCapability:
         access_mode = pb.VolumeCapability.AccessMode(mode=mode)
-        if self.fs_type:
-            mount = pb.VolumeCapability.MountVolume(fs_type=self.fs_type)
-            return pb.VolumeCapability(mount=mount, access_mode=access_mode)
-        return pb.VolumeCapability(block=pb.VolumeCapability.BlockVolume(), access_mode=access_mode)
+        if self.block:
+            return pb.VolumeCapability(block=pb.VolumeCapability.BlockVolume(), access_mode=access_mode)
+        mount = pb.VolumeCapability.MountVolume(fs_type=self.fs_type)
+        return pb.VolumeCapability(mount=mount, access_mode=access_mode)
 
 
 class Walk:
@@ -107,7 +111,7 @@ class Walk:
             self._check_growth(
                 restored, path, large, shape.size_bytes + 2 * GROWTH_BYTES, "made larger than its source"
             )
-            if not shape.fs_type:
+            if shape.block:
                 self._compare(shape, path, first, second)
         for volume in (copy, restored):
             cluster.delete(volume)
@@ -169,7 +173,7 @@ class Walk:
     def _verify(self, shape: Shape, path: Path, sums: Mapping[str, str], what: str) -> None:
         found = shape.content.checksums(path)
         wrong = sorted(part for part in sums if found.get(part) != sums[part])
-        extra = sorted(found.keys() - sums.keys()) if shape.fs_type else []
+        extra = sorted(found.keys() - sums.keys()) if not shape.block else []
         if wrong or extra:
             raise MismatchError(
                 f"{shape.name}, {what}: {len(wrong)} of {len(sums)} checksums differ, {len(extra)} files too many"
@@ -182,9 +186,9 @@ class Walk:
             if not self._real_mounts:
                 return
             try:
-                os.close(os.open(path / "new", os.O_RDWR | os.O_CREAT) if shape.fs_type else os.open(path, os.O_RDWR))
+                os.close(os.open(path, os.O_RDWR) if shape.block else os.open(path / "new", os.O_RDWR | os.O_CREAT))
             except OSError as error:
-                allowed = (errno.EROFS,) if shape.fs_type else (errno.EROFS, errno.EACCES, errno.EPERM)
+                allowed = (errno.EROFS, errno.EACCES, errno.EPERM) if shape.block else (errno.EROFS,)
                 if error.errno not in allowed:
                     raise
                 self._report.check(f"{shape.name}: a write to the read-only pod's view is refused: {error.strerror}")
@@ -194,11 +198,11 @@ class Walk:
     def _expand(self, claim: Claim, path: Path, shape: Shape, small_bytes: int) -> bool:
         """Grow the volume while the pod runs; False where this kernel does not let the filesystem follow."""
         size_bytes = shape.size_bytes + GROWTH_BYTES
-        may_fail = shape.fs_type == "ext4" and self._real_mounts and not may_grow_ext4_online()
+        may_fail = shape.fs_type == "ext4" and self._real_mounts and lacks_cap_sys_resource()
         if not self._cluster.expand(claim, path, size_bytes, may_fail=may_fail):
             self._report.say(
-                "          This machine cannot grow a mounted ext4: the kernel wants CAP_SYS_RESOURCE, which this\n"
-                "          process has not got. The device has its new size; its filesystem must follow at the next stage."
+                "          This machine cannot grow a mounted ext4: the kernel wants CAP_SYS_RESOURCE, which\n"
+                "          this process has not got. The device has its new size; its filesystem must follow at the next stage."
             )
             return False
         self._check_growth(claim, path, small_bytes, size_bytes, "grown while the pod runs")
@@ -210,17 +214,17 @@ class Walk:
         if claim.capability.HasField("block"):
             with path.open("rb") as device:
                 found = device.seek(0, os.SEEK_END)
-        elif self._real_mounts:
+        else:
             filesystem = os.statvfs(path)
             found = filesystem.f_blocks * filesystem.f_frsize
-        else:
-            return said
         if said != found:
             raise MismatchError(f"{claim.subject}: stats say {said} bytes, the kernel {found}")
         return said
 
     def _check_growth(self, claim: Claim, path: Path, small_bytes: int, size_bytes: int, what: str) -> None:
         """Prove that a volume is ``size_bytes`` large now; filesystems keep some of that for themselves."""
+        if not self._real_mounts and not claim.capability.HasField("block"):
+            return  # a directory: its filesystem is the host's
         found = self._size_bytes(claim, path)
         if found > size_bytes or found - small_bytes < GROWTH_BYTES * 9 // 10:
             raise MismatchError(
@@ -240,10 +244,3 @@ class Walk:
         with self._cluster.pod(other) as second_path:
             self._report.check(compare_snapshots(self._client, shape.name, (first, first_path), (second, second_path)))
         self._cluster.delete(other)
-
-
-def may_grow_ext4_online() -> bool:
-    """Whether this process holds CAP_SYS_RESOURCE, which the kernel wants for growing a mounted ext4."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
-    return bool(int(effective, 16) >> CAP_SYS_RESOURCE & 1)
