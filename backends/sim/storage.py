@@ -1,0 +1,100 @@
+"""What the hooks stand on: records, content, ledger and nodes, and the rules for handles, sizes and pages."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from backends.sim.content import BLOCK_BYTES, Content
+from backends.sim.options import SimOptions, SimSecrets
+from backends.sim.records import Records, VolumeRecord
+from csi_core.errors import InvalidArgument, NotFound, OutOfRange, Unauthenticated
+from csi_core.ledger import Ledger
+from csi_core.model import Page, SizeRange, Snapshot, Volume
+from csi_core.parameters import Parameters
+
+__all__ = ["DEFAULT_BYTES", "GRANULARITY_BYTES", "MINIMUM_BYTES", "SimStorage", "choose_size", "handle_of", "page_of"]
+
+GRANULARITY_BYTES = BLOCK_BYTES
+MINIMUM_BYTES = 1 << 20
+DEFAULT_BYTES = 1 << 30
+_HANDLE = re.compile(r"(volume|snapshot|group)-[0-9a-f]{32}")
+
+T = TypeVar("T", Volume, Snapshot)
+
+
+class SimStorage:
+    """The simulated storage, opened.
+
+    Args:
+        directory: for content, and for the records where ``options`` keep them.
+        options: the backend's.
+        node_id: this node, which volumes can be published to beside the configured ones.
+
+    Raises:
+        DataLoss: the records cannot be read.
+    """
+
+    def __init__(self, directory: Path, options: SimOptions, node_id: str) -> None:
+        self.content = Content(directory / "content")
+        self.records = Records(directory / "records.json" if options.directory else None)
+        self.ledger = Ledger(options.capacity, options.overcommit)
+        self.ledger.load(sum(record.charge_bytes for record in self.records.all_volumes()))
+        self.nodes = {node_id, *options.nodes}
+        self.max_volumes_per_node = options.max_volumes_per_node
+        self._secret_key = options.secret_key.get_secret_value()
+
+    def authenticate(self, secrets: Parameters) -> None:
+        """Refuse a call without the right secret, where one is configured."""
+        given = secrets.secret_key.get_secret_value() if isinstance(secrets, SimSecrets) else ""
+        if self._secret_key and given != self._secret_key:
+            raise Unauthenticated("the secret secretKey is missing, or is not the one in the backend's options")
+
+    def volume(self, handle: str) -> VolumeRecord:
+        """The record of a volume that must be there."""
+        record = self.records.volumes.get(handle)
+        if record is None:
+            raise NotFound(f"there is no volume {handle!r}")
+        return record
+
+    def put(self, record: VolumeRecord) -> None:
+        """Write one volume's record, durably."""
+        with self.records.change():
+            self.records.volumes[record.volume.handle] = record
+
+    def remove_content(self, handle: str) -> None:
+        """Remove what a handle holds. Handles come from outside: what is none has no content, and is never a path."""
+        if _HANDLE.fullmatch(handle):
+            self.content.remove(handle)
+
+
+def handle_of(kind: str, name: str) -> str:
+    """One name, one handle: for names of any length, case and script, and safe as a file name."""
+    return f"{kind}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
+def choose_size(size: SizeRange, at_least_bytes: int = 0) -> int:
+    """The size of a volume in bytes: as wanted, whole blocks, never below ``at_least_bytes`` (its source).
+
+    Raises:
+        OutOfRange: the range holds no such size.
+    """
+    wanted = size.required_bytes or max(at_least_bytes, min(DEFAULT_BYTES, size.limit_bytes or DEFAULT_BYTES))
+    chosen = -(-max(wanted, at_least_bytes, MINIMUM_BYTES) // GRANULARITY_BYTES) * GRANULARITY_BYTES
+    if not size.required_bytes and size.limit_bytes and chosen - size.limit_bytes in range(1, GRANULARITY_BYTES):
+        chosen -= GRANULARITY_BYTES
+    if chosen < at_least_bytes or not size.admits(chosen):
+        raise OutOfRange(f"no volume of {size.required_bytes} to {size.limit_bytes} bytes can be made; try {chosen}")
+    return chosen
+
+
+def page_of(entries: Iterable[T], cursor: str, limit: int) -> Page[T]:
+    """At most ``limit`` entries after ``cursor``, by handle: an order that holds while entries come and go."""
+    if cursor and not _HANDLE.fullmatch(cursor):
+        raise InvalidArgument(f"{cursor!r} is not a cursor of this listing")
+    after = sorted((entry for entry in entries if entry.handle > cursor), key=lambda entry: entry.handle)
+    page = tuple(after[:limit])
+    return Page(page, page[-1].handle if len(after) > limit else "")
