@@ -20,7 +20,7 @@ _ends_at: ContextVar[float | None] = ContextVar("csi_core_deadline", default=Non
 
 @contextmanager
 def call_deadline(seconds: float | None) -> Iterator[None]:
-    """Give what runs inside at most ``seconds`` from now; None adds no limit. An outer, nearer deadline stays in force."""
+    """Give what runs inside at most ``seconds``; None adds no limit. An outer, nearer deadline stays in force."""
     outer = _ends_at.get()
     inner = outer if seconds is None else time.monotonic() + seconds
     token = _ends_at.set(inner if outer is None or inner is None else min(outer, inner))
