@@ -1,4 +1,4 @@
-"""The generated parts by name: each a function that answers Markdown, read from the code itself."""
+"""The hook reference, from the source of the contract."""
 
 from __future__ import annotations
 
@@ -6,24 +6,13 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from csi_core import hookspecs
 
-PARTS: dict[str, Callable[[], str]] = {}
+__all__ = ["hooks"]
 
 
-def part(name: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
-    """Make a function the part ``name``."""
-
-    def register(write: Callable[[], str]) -> Callable[[], str]:
-        PARTS[name] = write
-        return write
-
-    return register
-
-
-@part("hooks")
 def hooks() -> str:
     """Every hook with its exact signature and its docstring, in the groups of the source."""
     lines = []
