@@ -1,0 +1,138 @@
+"""Growing a filesystem to the size of its device: by ioctl while mounted, without a child process.
+
+Growing online is journaled and thus safe against a crash at any point; it comes first. ext4 asks for
+CAP_SYS_RESOURCE, which a privileged container has. Where it is missing, ext4 grows unmounted, at the
+next stage.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from pathlib import Path
+from typing import Final
+
+from csi_core.errors import DataLoss, FailedPrecondition, StorageFailure
+from csi_core.faults import fault
+from csi_core.run import run
+
+__all__ = ["device_size_bytes", "grow", "grow_unmounted_ext4", "lacks_cap_sys_resource"]
+
+_CAP_SYS_RESOURCE: Final = 24
+_EXT4_IOC_RESIZE_FS: Final = 1 << 30 | 8 << 16 | ord("f") << 8 | 16
+_XFS_GEOMETRY_BYTES: Final = 112  # struct xfs_fsop_geom_v1
+_XFS_IOC_FSGEOMETRY_V1: Final = 2 << 30 | _XFS_GEOMETRY_BYTES << 16 | ord("X") << 8 | 100
+_XFS_GROWTH: Final = struct.Struct("=QI4x")  # struct xfs_growfs_data
+_XFS_IOC_FSGROWFSDATA: Final = 1 << 30 | _XFS_GROWTH.size << 16 | ord("X") << 8 | 110
+_BTRFS_IOC_RESIZE: Final = 1 << 30 | 4096 << 16 | 0x94 << 8 | 3
+_EXT4_SUPERBLOCK_OFFSET: Final = 1024
+FSCK_TIMEOUT_S: Final = 3600.0
+
+
+def device_size_bytes(device: Path) -> int:
+    """Size of a block device, or of a file in its place."""
+    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_END)
+    finally:
+        os.close(descriptor)
+
+
+def grow(root: int, fs_type: str, device: Path) -> None:
+    """Grow a mounted filesystem to its device; one that fills it is left alone.
+
+    Args:
+        root: descriptor of a directory on a writable mount of it.
+        fs_type: ext4, xfs or btrfs.
+        device: what it is on.
+
+    Raises:
+        FailedPrecondition: the driver may not do it, or the mount is read-only.
+        StorageFailure: the kernel failed.
+    """
+    size_bytes = device_size_bytes(device)
+    fault("node.expand.before_grow")
+    try:
+        _GROW[fs_type](root, size_bytes)
+    except OSError as error:
+        raise _explain(error, fs_type, device) from error
+    fault("node.expand.after_grow")
+
+
+def _grow_ext4(root: int, size_bytes: int) -> None:
+    block_bytes = os.fstatvfs(root).f_frsize
+    fcntl.ioctl(root, _EXT4_IOC_RESIZE_FS, struct.pack("=Q", size_bytes // block_bytes))
+
+
+def _grow_xfs(root: int, size_bytes: int) -> None:
+    geometry = bytearray(_XFS_GEOMETRY_BYTES)
+    fcntl.ioctl(root, _XFS_IOC_FSGEOMETRY_V1, geometry)
+    block_bytes, *_, imax_percent, data_blocks = struct.unpack_from("=8IQ", geometry)
+    if size_bytes // block_bytes > data_blocks:
+        fcntl.ioctl(root, _XFS_IOC_FSGROWFSDATA, _XFS_GROWTH.pack(size_bytes // block_bytes, imax_percent))
+
+
+def _grow_btrfs(root: int, _: int) -> None:
+    fcntl.ioctl(root, _BTRFS_IOC_RESIZE, struct.pack("=q4088s", 0, b"max"))
+
+
+_GROW: Final = {"ext4": _grow_ext4, "xfs": _grow_xfs, "btrfs": _grow_btrfs}
+
+
+def _explain(error: OSError, fs_type: str, device: Path) -> FailedPrecondition | StorageFailure:
+    what = f"growing {fs_type} on {device}: {error.strerror}"
+    if error.errno == errno.EPERM and fs_type == "ext4":
+        return FailedPrecondition(
+            f"{what} (ext4 grows online only for a driver with CAP_SYS_RESOURCE; run its container privileged, or "
+            "unpublish the volume: it grows when it is staged again)"
+        )
+    if error.errno == errno.EROFS:
+        return FailedPrecondition(f"{what} (it grows when it is next staged writable)")
+    return StorageFailure(what)
+
+
+def lacks_cap_sys_resource() -> bool:
+    """Whether ext4 cannot be grown online by this process."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    return not int(effective.split()[1], 16) >> _CAP_SYS_RESOURCE & 1
+
+
+def grow_unmounted_ext4(device: Path) -> None:
+    """Grow an ext4 that is not mounted, for drivers without CAP_SYS_RESOURCE; one that fills its device is left alone.
+
+    resize2fs insists on a check beforehand. ``e2fsck -p`` repairs what needs no judgement, which is also what completes
+    a growth that was cut off; anything else stays for a person.
+
+    Raises:
+        DataLoss: e2fsck found damage.
+    """
+    if _ext4_size_bytes(device) >= device_size_bytes(device):
+        return
+    check = run(
+        ["e2fsck", "-f", "-p", str(device)],
+        timeout_s=FSCK_TIMEOUT_S,
+        mutates=True,
+        ok_codes=frozenset(range(16)),
+    )
+    if check.exit_code & ~0b1:  # 1: errors were corrected; 4: some were left; 8: operational error
+        raise DataLoss(f"{device}: the filesystem is damaged and was left as it is; run e2fsck by hand: {check.stdout}")
+    fault("node.stage.before_resize")
+    run(["resize2fs", str(device)], timeout_s=FSCK_TIMEOUT_S, mutates=True)
+    fault("node.stage.after_resize")
+
+
+def _ext4_size_bytes(device: Path) -> int:
+    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        superblock = os.pread(descriptor, 1024, _EXT4_SUPERBLOCK_OFFSET)
+    finally:
+        os.close(descriptor)
+    (low,) = struct.unpack_from("<I", superblock, 0x4)
+    (log_block_bytes,) = struct.unpack_from("<I", superblock, 0x18)
+    (incompatible,) = struct.unpack_from("<I", superblock, 0x60)
+    (high,) = struct.unpack_from("<I", superblock, 0x150) if incompatible & 0x80 else (0,)  # 0x80: 64bit
+    blocks: int = low | high << 32
+    return blocks * (1024 << log_block_bytes)

@@ -1,0 +1,46 @@
+"""NodeGetVolumeStats and NodeExpandVolume."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from csi_core.errors import NotFound
+from csi_core.model import VolumeMode
+from csi_core.node.mountinfo import Mount, canonical
+from csi_core.node.requests import VolumeUsage
+from csi_core.node.staging import staged_path
+
+if TYPE_CHECKING:
+    from csi_core.node.mounts import Mounts
+
+__all__ = ["mounted_volume", "usage"]
+
+
+def mounted_volume(mounts: Mounts, volume_path: Path) -> Mount:
+    """The mount at a path that the CO says a volume is at: a target path or a staging path.
+
+    Raises:
+        NotFound: nothing is mounted there.
+    """
+    if volume_path.is_absolute():
+        paths = (canonical(volume_path), staged_path(volume_path, VolumeMode.BLOCK))
+        if mounted := next((m for m in map(mounts.at, paths) if m is not None), None):
+            return mounted
+    raise NotFound(f"no volume is mounted at {volume_path}")
+
+
+def usage(mounts: Mounts, volume_path: Path) -> tuple[VolumeUsage, ...]:
+    """Bytes and inodes of a filesystem; for raw block only the size (CSI "NodeGetVolumeStats")."""
+    mounted = mounted_volume(mounts, volume_path)
+    if mounts.is_device(mounted):
+        return (VolumeUsage("bytes", mounts.device_size_bytes(mounted.path)),)
+    status = os.statvfs(mounted.path)
+    unit = status.f_frsize
+    volume_bytes = VolumeUsage(
+        "bytes", status.f_blocks * unit, (status.f_blocks - status.f_bfree) * unit, status.f_bavail * unit
+    )
+    if not status.f_files:  # btrfs makes inodes as it needs them
+        return (volume_bytes,)
+    return volume_bytes, VolumeUsage("inodes", status.f_files, status.f_files - status.f_ffree, status.f_favail)
