@@ -10,13 +10,23 @@ from csi_core.errors import BackendNotLoaded, InvalidArgument, NotFound
 from csi_core.facade import Backend
 from csi_core.model import MAX_HANDLE_BYTES
 
-__all__ = ["BACKEND_NAME", "BACKEND_PARAMETER", "MalformedId", "Router", "join_id", "split_id"]
+__all__ = [
+    "BACKEND_NAME",
+    "BACKEND_PARAMETER",
+    "MAX_BACKEND_NAME_BYTES",
+    "MalformedId",
+    "Router",
+    "join_id",
+    "split_id",
+]
 
 BACKEND_PARAMETER = "backend"
 """The StorageClass parameter that chooses a backend; the core takes it out before the backend sees the rest."""
 
-BACKEND_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?")
-"""At most 31 bytes, so that name, slash and handle stay within the CSI's 128."""
+MAX_BACKEND_NAME_BYTES = 128 - len("/") - MAX_HANDLE_BYTES
+"""So that an id stays within the CSI's 128 bytes."""
+
+BACKEND_NAME = re.compile(rf"(?=.{{1,{MAX_BACKEND_NAME_BYTES}}}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 
 _HANDLE = re.compile(rf"(?!\.\.?$)[A-Za-z0-9._:-]{{1,{MAX_HANDLE_BYTES}}}")
 
