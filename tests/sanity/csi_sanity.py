@@ -15,26 +15,31 @@ import yaml
 VERSION = "v5.6.0"
 MODULE = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity"
 TOOLS = Path(__file__).parents[2] / ".tools"
-
 BUILD_TIMEOUT_S = 600
 RUN_TIMEOUT_S = 600
 
 
+PROGRAM = TOOLS / f"csi-sanity-{VERSION}" / "csi-sanity"
+
+
+def is_built() -> bool:
+    """Whether :func:`build` has nothing to do."""
+    return PROGRAM.exists()
+
+
 def build() -> Path:
     """The program, from the checkout's .tools or built into it."""
-    directory = TOOLS / f"csi-sanity-{VERSION}"
-    program = directory / "csi-sanity"
-    if not program.exists():
+    if not is_built():
         install = subprocess.run(
             ["go", "install", f"{MODULE}@{VERSION}"],
-            env=os.environ | {"GOBIN": str(directory)},
+            env=os.environ | {"GOBIN": str(PROGRAM.parent)},
             capture_output=True,
             text=True,
             check=False,
             timeout=BUILD_TIMEOUT_S,
         )
         assert install.returncode == 0, f"go install {MODULE}@{VERSION}:\n{install.stderr}"
-    return program
+    return PROGRAM
 
 
 @dataclass(frozen=True)
