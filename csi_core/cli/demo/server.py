@@ -43,7 +43,8 @@ class DemoServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> DemoServer:
-        argv = [sys.executable, "-m", "csi_core.cli.main", "serve", "--config", str(self._config_path)]
+        # -P: the installed csi-core, also where the demo is started in a checkout.
+        argv = [sys.executable, "-P", "-m", "csi_core.cli.main", "serve", "--config", str(self._config_path)]
         with self._log_path.open("wb") as log:
             # A session of its own: Ctrl-C reaches the demo only, which then takes its volumes down through the server.
             self._process = subprocess.Popen(
