@@ -1,0 +1,241 @@
+"""pool.db: one SQLite file beside the images that describes all of them, and commits in groups.
+
+Readable by hand: ``sqlite3 pool.db .dump``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar, cast
+
+from csi_core.errors import Busy, CallError, ConfigError, DataLoss, NoSpace, Unavailable
+from csi_core.faults import fault
+
+__all__ = ["PoolDatabase"]
+
+T = TypeVar("T")
+SCHEMA_VERSION: Final = 1
+_APPLICATION_ID: Final = 0x63734C31
+_READERS_KEPT: Final = 4
+_CHECKPOINT_PAGES: Final = 4000
+
+_SCHEMA: Final = """
+CREATE TABLE volume (
+    key TEXT PRIMARY KEY,             -- the handle without its pool
+    name TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,              -- creating: not answered yet; promised: no image so far; ready: image must exist
+    size_bytes INTEGER NOT NULL,
+    thick INTEGER NOT NULL,
+    charge_bytes INTEGER NOT NULL,    -- what it takes from the pool's capacity
+    formatted TEXT NOT NULL,          -- filesystem made on it, '' before; once set it is never formatted again
+    mkfs_options TEXT NOT NULL,
+    source TEXT NOT NULL,             -- handle of the snapshot or volume it was copied from, or ''
+    recorded TEXT NOT NULL,           -- parameters as JSON
+    created_us INTEGER NOT NULL       -- microseconds since 1970, UTC
+) WITHOUT ROWID;
+CREATE TABLE snapshot (
+    key TEXT PRIMARY KEY,
+    name TEXT UNIQUE,                 -- NULL for members of a group
+    state TEXT NOT NULL,              -- creating, ready
+    volume_key TEXT NOT NULL,         -- may be gone: snapshots outlive their volume
+    group_key TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    charge_bytes INTEGER NOT NULL,
+    formatted TEXT NOT NULL,
+    recorded TEXT NOT NULL,
+    created_us INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX snapshot_of_volume ON snapshot (volume_key, key);
+CREATE INDEX snapshot_of_group ON snapshot (group_key, key) WHERE group_key <> '';
+CREATE TABLE snapshot_group (
+    key TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,              -- creating, ready
+    recorded TEXT NOT NULL,
+    created_us INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE trash (                  -- images to free; charged until they are
+    key TEXT PRIMARY KEY,
+    charge_bytes INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class _Operation(Generic[T]):
+    __slots__ = ("done", "error", "result", "work")
+
+    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
+        self.work = work
+        self.done = False
+        self.error: Exception | None = None
+        self.result: T | None = None
+
+
+class PoolDatabase:
+    """One pool's records. Safe to call from any thread.
+
+    Writers queue; whoever gets the commit lock first runs all that is queued in one transaction, each operation in a
+    savepoint of its own, and pays one fsync for all of them. Alone, a caller commits in its own thread at once.
+    Readers have connections of their own and never wait for a commit.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the database at ``path``; make it where there is none.
+
+        Raises:
+            ConfigError: not a pool database, or one of a newer csi-core.
+            DataLoss: it is damaged.
+        """
+        self._path = path
+        self._queue: deque[_Operation[Any]] = deque()
+        self._commit_lock = threading.Lock()
+        self._readers: deque[sqlite3.Connection] = deque()
+        self._writer = self._connect(cache_kib=4096)
+        try:
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            self._writer.close()
+            raise DataLoss(f"{path}: {error}; restore it from a copy, the images are untouched") from error
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work`` in a transaction; when this returns, what it did is durable.
+
+        Args:
+            work: executes statements only: no begin, no commit, no other side effect, because it is undone when it
+                raises or when the commit fails. What it raises is raised here, and hurts no other caller.
+
+        Raises:
+            NoSpace: the filesystem is too full to record anything.
+            Unavailable: the commit failed; whether it is durable is not known.
+        """
+        operation = _Operation(work)
+        self._queue.append(operation)
+        with self._commit_lock:
+            if not operation.done:
+                self._commit_queued()
+        if operation.error:
+            raise operation.error
+        return cast(T, operation.result)
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> int:
+        """:meth:`write` for one statement; answers the number of rows it changed."""
+        return self.write(lambda connection: connection.execute(statement, values).rowcount)
+
+    def row(self, query: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        """The first row of ``query``, or None."""
+        with self._reader() as connection:
+            return cast("tuple[Any, ...] | None", connection.execute(query, values).fetchone())
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows of ``query``. Bound it by LIMIT: a pool may hold 100,000 volumes."""
+        with self._reader() as connection:
+            return connection.execute(query, values).fetchall()
+
+    def checkpoint(self) -> None:
+        """Move what is committed from the log to the file, beside readers and writers; nobody waits for it."""
+        with self._reader() as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def close(self) -> None:
+        """Close every connection. No call may be running."""
+        with self._commit_lock:
+            while self._readers:
+                self._readers.pop().close()
+            self._writer.close()
+
+    def _connect(self, cache_kib: int) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30)
+        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+        return connection
+
+    def _prepare(self) -> None:
+        writer = self._writer
+        (application,) = writer.execute("PRAGMA application_id").fetchone()
+        (version,) = writer.execute("PRAGMA user_version").fetchone()
+        (tables,) = writer.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and application != _APPLICATION_ID:
+            raise ConfigError(
+                f"{self._path} is not a pool database of csi-core; choose another directory for this pool"
+            )
+        if version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"{self._path} has schema {version}, this csi-core knows {SCHEMA_VERSION}; run the newer csi-core again"
+            )
+        writer.execute("PRAGMA journal_mode = WAL").fetchall()
+        writer.execute("PRAGMA synchronous = FULL")
+        writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}").fetchall()
+        if not tables:
+            fault("loop.pool.before_schema")
+            writer.executescript(
+                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID};"
+                f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
+            fault("loop.pool.after_schema")
+
+    def _commit_queued(self) -> None:
+        batch: list[_Operation[Any]] = []
+        with suppress(IndexError):
+            while True:
+                batch.append(self._queue.popleft())
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            for operation in batch:
+                self._run(operation)
+            fault("loop.database.before_commit")
+            self._writer.execute("COMMIT")
+            fault("loop.database.after_commit")
+        except BaseException as error:
+            with suppress(sqlite3.Error):
+                self._writer.execute("ROLLBACK")
+            for operation in batch:
+                operation.error = operation.error or self._explain(error)
+            if not isinstance(error, sqlite3.Error):
+                raise
+        finally:
+            for operation in batch:
+                operation.done = True
+
+    def _run(self, operation: _Operation[Any]) -> None:
+        self._writer.execute("SAVEPOINT operation")
+        try:
+            operation.result = operation.work(self._writer)
+        except Exception as error:
+            operation.error = self._explain(error)
+            # Where SQLite has rolled back everything by itself this fails in turn, and so does the whole batch.
+            self._writer.execute("ROLLBACK TO operation")
+        self._writer.execute("RELEASE operation")
+
+    def _explain(self, error: BaseException) -> Exception:
+        if isinstance(error, CallError):
+            return error
+        if isinstance(error, sqlite3.IntegrityError):
+            return Busy("another call has just used this name; repeat the call")
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code == sqlite3.SQLITE_FULL:
+            return NoSpace(f"{self._path}: the pool's filesystem is full; delete the pool's ballast file or free space")
+        if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return DataLoss(f"{self._path}: {error}; restore it from a copy, the images are untouched")
+        # Not final: after a failed fsync nobody knows whether the commit survives a power cut.
+        return Unavailable(f"{self._path}: {error}")
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        # The one used last is taken first: its page cache is the warm one, and memory stays bounded.
+        try:
+            connection = self._readers.pop()
+        except IndexError:
+            connection = self._connect(cache_kib=1024)
+        try:
+            yield connection
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+        finally:
+            if len(self._readers) < _READERS_KEPT:
+                self._readers.append(connection)
+            else:
+                connection.close()

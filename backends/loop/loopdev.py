@@ -1,0 +1,312 @@
+"""Loop devices, driven by ioctl: no process is spawned.
+
+An attachment is known by its backing file's device and inode number, never by its path: paths can be
+renamed, are cut off at 64 bytes, and look different in a container.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from csi_core.errors import Busy, StorageFailure, Unavailable
+
+__all__ = [
+    "BLOCK_SIZE_BYTES",
+    "LoopDevice",
+    "attach",
+    "attached",
+    "detach",
+    "find",
+    "fit_size",
+    "keep",
+    "limit_size",
+    "tune_discard",
+]
+
+BLOCK_SIZE_BYTES: Final = 4096
+"""Set at configure time: with 512-byte sectors over a reflinked XFS file, direct I/O is refused silently."""
+
+_CONTROL: Final = Path("/dev/loop-control")
+_SYS_BLOCK: Final = Path("/sys/block")
+_LOOP_CLR_FD: Final = 0x4C01
+_LOOP_SET_STATUS64: Final = 0x4C04
+_LOOP_GET_STATUS64: Final = 0x4C05
+_LOOP_SET_CAPACITY: Final = 0x4C07
+_LOOP_CONFIGURE: Final = 0x4C0A
+_LOOP_CTL_GET_FREE: Final = 0x4C82
+_BLKGETSIZE64: Final = 0x80081272
+_READ_ONLY: Final = 1
+_AUTOCLEAR: Final = 4
+_DIRECT_IO: Final = 16
+
+_INFO: Final = struct.Struct("=5Q4I64s64s32s2Q")  # struct loop_info64
+_CONFIG_HEAD: Final = struct.Struct("=2I")  # struct loop_config: fd and block size, then loop_info64, then 64 bytes
+_CONFIG_TAIL: Final = bytes(64)
+
+_FREE_ATTEMPTS: Final = 200
+_NODE_WAIT_S: Final = 2.0
+_DETACH_WAIT_S: Final = 5.0
+_POLL_S: Final = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class LoopDevice:
+    """An attached loop device.
+
+    Attributes:
+        number: the N of ``/dev/loopN``.
+        backing_device, backing_inode: ``st_dev`` and ``st_ino`` of the backing file.
+        size_limit_bytes: bytes of the file that the device shows, 0 for all of it.
+        flags: ``LO_FLAGS_*``.
+    """
+
+    number: int
+    backing_device: int
+    backing_inode: int
+    size_limit_bytes: int
+    flags: int
+
+    @property
+    def node(self) -> Path:
+        """The device node."""
+        return Path(f"/dev/loop{self.number}")
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the device refuses writes."""
+        return bool(self.flags & _READ_ONLY)
+
+    @property
+    def direct_io(self) -> bool:
+        """Whether the device bypasses the host's page cache, read back from the kernel."""
+        return _read_sys(self.number, "loop/dio") == "1"
+
+    @property
+    def backing_path(self) -> str:
+        """The backing file as the kernel names it now; ends in `` (deleted)`` for an unlinked one."""
+        return _read_sys(self.number, "loop/backing_file")
+
+    @property
+    def held(self) -> bool:
+        """Whether something opened it exclusively: a mount, a swap area, another block device."""
+        try:
+            descriptor = os.open(self.node, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                return True
+            raise
+        os.close(descriptor)
+        return False
+
+
+def attach(image: int, *, read_only: bool, direct_io: bool) -> LoopDevice:
+    """Attach the open file ``image`` to a free loop device, with blocks of 4096 bytes.
+
+    Args:
+        image: a descriptor, open for writing unless ``read_only``; it can be closed afterwards.
+        read_only: the device refuses writes.
+        direct_io: ask for direct I/O. Whether it was granted: :attr:`LoopDevice.direct_io`.
+
+    Raises:
+        Unavailable: no loop device came free.
+        StorageFailure: the kernel refused the file.
+    """
+    flags = (_READ_ONLY if read_only else 0) | (_DIRECT_IO if direct_io else 0)
+    config = (
+        _CONFIG_HEAD.pack(image, BLOCK_SIZE_BYTES)
+        + _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, b"", b"", b"", 0, 0)
+        + _CONFIG_TAIL
+    )
+    for _ in range(_FREE_ATTEMPTS):
+        number = _free_number()
+        try:
+            # Opened for writing here only: the kernel takes a read-only descriptor as the wish for a read-only device.
+            with _opened(number, os.O_RDWR) as device:
+                fcntl.ioctl(device, _LOOP_CONFIGURE, config)
+                found = _status(number, device)
+        except OSError as error:
+            # GET_FREE does not reserve: udev, another driver or a person may have taken the device meanwhile.
+            if error.errno in (errno.EBUSY, errno.ENXIO, errno.ENODEV):
+                time.sleep(_POLL_S / 5)
+                continue
+            raise StorageFailure(f"/dev/loop{number} cannot be configured: {error.strerror}") from error
+        if found:
+            return found
+    raise Unavailable("no free loop device could be claimed; look at losetup -l and at /dev/loop-control")
+
+
+def find(image: os.stat_result) -> LoopDevice | None:
+    """The loop device whose backing file is ``image``, or None."""
+    for device in attached():
+        if (device.backing_device, device.backing_inode) == (image.st_dev, image.st_ino):
+            return device
+    return None
+
+
+def attached() -> Iterator[LoopDevice]:
+    """Every loop device that is bound to a file now."""
+    for entry in os.scandir(_SYS_BLOCK):
+        if not entry.name.startswith("loop") or not Path(entry.path, "loop").is_dir():
+            continue
+        number = int(entry.name.removeprefix("loop"))
+        with suppress(FileNotFoundError), _opened(number) as device:
+            found = _status(number, device)
+            if found:
+                yield found
+
+
+def fit_size(device: LoopDevice, size_bytes: int) -> int:
+    """Make an attached device show ``size_bytes`` of its file, never less than it shows now; answer its size.
+
+    Raises:
+        StorageFailure: the kernel refused.
+    """
+    with _opened(device.number) as opened:
+        present = _size(opened)
+        if present >= size_bytes:
+            return present
+        if device.size_limit_bytes:
+            _set_status(opened, device, size_limit_bytes=size_bytes, flags=device.flags)
+        else:
+            fcntl.ioctl(opened, _LOOP_SET_CAPACITY)
+        present = _size(opened)
+    if present < size_bytes:
+        raise StorageFailure(f"{device.node} shows {present} bytes after growing to {size_bytes}")
+    return present
+
+
+def limit_size(device: LoopDevice, size_bytes: int) -> LoopDevice:
+    """Show only the first ``size_bytes`` of a longer file (an expansion that was cut off before its commit)."""
+    with _opened(device.number) as opened:
+        _set_status(opened, device, size_limit_bytes=size_bytes, flags=device.flags)
+        return _status(device.number, opened) or device
+
+
+def keep(device: LoopDevice) -> LoopDevice:
+    """Revoke a lazy detach that is still waiting for the last user, so that the device stays."""
+    if not device.flags & _AUTOCLEAR:
+        return device
+    with _opened(device.number) as opened:
+        _set_status(opened, device, size_limit_bytes=device.size_limit_bytes, flags=device.flags & ~_AUTOCLEAR)
+        return _status(device.number, opened) or device
+
+
+def tune_discard(device: LoopDevice, limit_bytes: int) -> None:
+    """Cap one discard at ``limit_bytes``; 0 forbids every request that would punch a hole in the image."""
+    _write_sys(device.number, "queue/discard_max_bytes", limit_bytes)
+    if limit_bytes == 0:
+        # Kernels from 6.17 on. On older ones write-zeroes may still punch; attach fills the holes again.
+        _write_sys(device.number, "queue/write_zeroes_unmap_max_bytes", 0)
+
+
+def detach(device: LoopDevice) -> None:
+    """Unbind ``device`` from its file and wait until that is true: the ioctl itself is lazy and always succeeds.
+
+    Raises:
+        Busy: something holds the device open; it unbinds by itself when that ends.
+    """
+    identity = (device.backing_device, device.backing_inode)
+    with suppress(FileNotFoundError), _opened(device.number) as opened:
+        found = _status(device.number, opened)
+        if not found or (found.backing_device, found.backing_inode) != identity:
+            return
+        fcntl.ioctl(opened, _LOOP_CLR_FD)
+    give_up = time.monotonic() + _DETACH_WAIT_S
+    while True:
+        with suppress(FileNotFoundError), _opened(device.number) as opened:
+            found = _status(device.number, opened)
+            if not found or (found.backing_device, found.backing_inode) != identity:
+                return
+        if time.monotonic() >= give_up:
+            raise Busy(f"{device.node} is still held open by a process or a mount; it detaches when that ends")
+        time.sleep(_POLL_S)
+
+
+def _free_number() -> int:
+    try:
+        control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise Unavailable(f"{_CONTROL}: {error.strerror}; run as root, with the host's /dev") from error
+    try:
+        return fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
+    finally:
+        os.close(control)
+
+
+@contextmanager
+def _opened(number: int, mode: int = os.O_RDONLY) -> Iterator[int]:
+    # Read-only wherever that will do: closing a writable descriptor makes udev probe the device again and hold it open.
+    descriptor = os.open(_node(number), mode | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _node(number: int) -> Path:
+    """The device node; made where /dev is a static one that the kernel does not fill."""
+    node = Path(f"/dev/loop{number}")
+    give_up = time.monotonic() + _NODE_WAIT_S
+    while not node.exists():
+        text = _read_sys(number, "dev")
+        if text and time.monotonic() >= give_up:
+            major, minor = text.split(":")
+            with suppress(FileExistsError):
+                os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(int(major), int(minor)))
+            break
+        if not text:
+            raise FileNotFoundError(errno.ENOENT, "no such loop device", str(node))
+        time.sleep(_POLL_S)
+    return node
+
+
+def _status(number: int, device: int) -> LoopDevice | None:
+    info = bytearray(_INFO.size)
+    try:
+        fcntl.ioctl(device, _LOOP_GET_STATUS64, info)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # not bound
+            return None
+        raise
+    fields = _INFO.unpack(info)
+    return LoopDevice(number, fields[0], fields[1], fields[4], fields[8])
+
+
+def _set_status(opened: int, device: LoopDevice, *, size_limit_bytes: int, flags: int) -> None:
+    info = bytearray(_INFO.size)
+    fcntl.ioctl(opened, _LOOP_GET_STATUS64, info)
+    fields = list(_INFO.unpack(info))
+    fields[4], fields[8] = size_limit_bytes, flags
+    try:
+        fcntl.ioctl(opened, _LOOP_SET_STATUS64, _INFO.pack(*fields))
+    except OSError as error:
+        raise StorageFailure(f"{device.node} cannot be changed: {error.strerror}") from error
+
+
+def _size(device: int) -> int:
+    answer = bytearray(8)
+    fcntl.ioctl(device, _BLKGETSIZE64, answer)
+    return int.from_bytes(answer, "little")
+
+
+def _read_sys(number: int, attribute: str) -> str:
+    try:
+        return (_SYS_BLOCK / f"loop{number}" / attribute).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _write_sys(number: int, attribute: str, value: int) -> None:
+    # A kernel without the attribute, or a read-only /sys: a missed optimisation, not a failure.
+    with suppress(OSError):
+        (_SYS_BLOCK / f"loop{number}" / attribute).write_text(str(value), encoding="ascii")
