@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["settle_device_mode"]
 
 
-def settle_device_mode(
-    mounts: Mounts, staged: Mount, published: Sequence[Mount], request: NodePublishRequest
-) -> None:
+def settle_device_mode(mounts: Mounts, staged: Mount, published: Sequence[Mount], request: NodePublishRequest) -> None:
     """Make a staged device read-only or writable, for one more publish of it.
 
     A device that was attached read-only stays so: BLKROSET cannot lift that.
@@ -41,7 +39,7 @@ def settle_device_mode(
     read_only = request.effective_read_only
     if conflicting := next((m for m in published if m.read_only != read_only), None):
         raise FailedPrecondition(
-            f"the device is published {'writable' if read_only else 'read-only'} at {conflicting.path}; on one node a raw "
-            "block volume is either writable or read-only"
+            f"the device is published {'writable' if read_only else 'read-only'} at {conflicting.path}; "
+            "on one node a raw block volume is either writable or read-only"
         )
     mounts.set_device_read_only(staged.path, read_only)

@@ -120,8 +120,8 @@ def choose_type(source: BlockSource, asked: str, served: Sequence[str], found: S
         return found.fs_type
     if found is not None and not found.unfinished:
         raise FailedPrecondition(
-            f"{source.device} holds {found.summary}, and {asked or known[0]} is asked for; data is never formatted over: "
-            "ask for what is there, or wipe it by hand (wipefs -a)"
+            f"{source.device} holds {found.summary}, and {asked or known[0]} is asked for; "
+            "data is never formatted over: ask for what is there, or wipe it by hand (wipefs -a)"
         )
     return asked or known[0]
 
@@ -150,7 +150,7 @@ def make(source: BlockSource, fs_type: str, found: Signature | None) -> None:
 
 
 def _wipe_head(device: Path) -> None:
-    """Before an unfinished filesystem is made again, perhaps of another type: two superblocks are ambivalent to blkid."""
+    """Before an unfinished filesystem is made again as another type: two superblocks are ambivalent to blkid."""
     descriptor = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.pwrite(descriptor, bytes(_HEAD_BYTES), 0)
@@ -168,7 +168,7 @@ def _flush(device: Path) -> None:
 
 
 def finish(root: int, device: Path) -> None:
-    """Take the label :data:`UNFINISHED` off a mounted, writable filesystem; ``root`` is a descriptor of its root directory."""
+    """Take the label :data:`UNFINISHED` off a filesystem that is mounted writable; ``root`` is an open directory on it."""
     label = bytearray(256)
     fcntl.ioctl(root, _GETFSLABEL, label)
     if label.rstrip(b"\0").decode(errors="replace") != UNFINISHED:

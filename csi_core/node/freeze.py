@@ -143,5 +143,7 @@ def _flush(device: Path) -> None:
 
 def _explain(error: OSError, device: Path, mount_point: Path) -> CallError:
     if error.errno == errno.EBUSY:
-        return FailedPrecondition(f"{device} at {mount_point} is frozen already, by somebody else; thaw it first (fsfreeze -u)")
+        return FailedPrecondition(
+            f"{device} at {mount_point} is frozen already, by somebody else; thaw it first (fsfreeze -u)"
+        )
     return StorageFailure(f"freezing {device} at {mount_point}: {error.strerror}")

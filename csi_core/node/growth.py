@@ -135,4 +135,5 @@ def _ext4_size_bytes(device: Path) -> int:
     (incompatible,) = struct.unpack_from("<I", superblock, 0x60)
     (high,) = struct.unpack_from("<I", superblock, 0x150) if incompatible & 0x80 else (0,)  # 0x80: 64bit
     blocks: int = low | high << 32
-    return blocks * (1024 << log_block_bytes)
+    block_bytes: int = 1024 << log_block_bytes
+    return blocks * block_bytes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +36,6 @@ def _open_paths(process: Path) -> Iterator[str]:
         return
     for link in links:
         try:
-            yield os.readlink(link)
+            yield str(link.readlink())
         except OSError:
             continue

@@ -49,12 +49,14 @@ class KernelMounts:
     def shows(self, mount: Mount, source: Source) -> bool:
         match source:
             case BlockSource() if self.is_device(mount):
-                bound, device = os.stat(mount.path), os.stat(source.device)
-                return bound.st_rdev == device.st_rdev if stat.S_ISBLK(bound.st_mode) else os.path.samestat(bound, device)
+                bound, device = mount.path.stat(), source.device.stat()
+                return (
+                    bound.st_rdev == device.st_rdev if stat.S_ISBLK(bound.st_mode) else os.path.samestat(bound, device)
+                )
             case BlockSource():
                 return mount in MountTable.read().of_device(source.device)
             case DirectorySource():
-                return os.path.samefile(mount.path, source.path)
+                return mount.path.samefile(source.path)
             case ShareSource():
                 return mount.source == source.remote
 
@@ -131,7 +133,15 @@ class KernelMounts:
             flags.append("ro")
         # killed when its time is up: a mount that hangs on a dead server changes nothing here
         run(
-            ["mount", "-t", source.fs_type, *(["-o", ",".join(flags)] if flags else []), "--", source.remote, str(path)],
+            [
+                "mount",
+                "-t",
+                source.fs_type,
+                *(["-o", ",".join(flags)] if flags else []),
+                "--",
+                source.remote,
+                str(path),
+            ],
             timeout_s=_SHARE_TIMEOUT_S,
             mutates=False,
         )
@@ -145,7 +155,7 @@ class KernelMounts:
                 raise FailedPrecondition(f"{path} is in use and cannot be unmounted; {holders(path)}")
 
     def set_device_read_only(self, node: Path, read_only: bool) -> None:
-        if not stat.S_ISBLK(os.stat(node).st_mode):
+        if not stat.S_ISBLK(node.stat().st_mode):
             return  # a file in a device's place: there a read-only bind does keep writers out
         descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -158,7 +168,7 @@ class KernelMounts:
 
     def is_device(self, mount: Mount) -> bool:
         # the root of a bound file is its name; only then is a stat needed, which could hang on a dead network share
-        return mount.root != "/" and not stat.S_ISDIR(os.stat(mount.path).st_mode)
+        return mount.root != "/" and not stat.S_ISDIR(mount.path.stat().st_mode)
 
     def grow(self, mount: Mount) -> int:
         if mount.fs_type not in FILESYSTEMS or mount.root != "/":
@@ -193,4 +203,6 @@ def _refuse_other_users(device: Path) -> None:
     try:
         os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
     except OSError as error:
-        raise Busy(f"{device} is in use ({error.strerror}), perhaps by an earlier mkfs; repeat the call later") from error
+        raise Busy(
+            f"{device} is in use ({error.strerror}), perhaps by an earlier mkfs; repeat the call later"
+        ) from error

@@ -81,7 +81,7 @@ class NodeVolumes:
         size: SizeRange,
         capability: VolumeCapability | None,
     ) -> int:
-        """Grow a published or staged volume: its storage where that is local, then its filesystem (CSI "NodeExpandVolume").
+        """Grow a volume that is in use: its storage where that is local, then its filesystem (CSI "NodeExpandVolume").
 
         Args:
             backend: whose volume it is.

@@ -53,7 +53,7 @@ _ALLOWED: Final[dict[str, dict[str, str | dict[str, str]]]] = {
             "sparse": _SWITCH,
         },
         "-l": {"lazy-count": _SWITCH, "size": _SIZE, "su": _SIZE, "sunit": _NUMBER},
-        "-m": {name: _SWITCH for name in ("bigtime", "crc", "finobt", "inobtcount", "reflink", "rmapbt")},
+        "-m": dict.fromkeys(("bigtime", "crc", "finobt", "inobtcount", "reflink", "rmapbt"), _SWITCH),
         "-n": {"ftype": _SWITCH, "size": _SIZE},
         "-s": {"size": _SIZE},
     },

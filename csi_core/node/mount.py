@@ -13,7 +13,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +49,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _MountAttr(ctypes.Structure):
-    _fields_ = (("set", ctypes.c_uint64), ("clear", ctypes.c_uint64), ("propagation", ctypes.c_uint64), ("ns", ctypes.c_uint64))
+    _fields_ = (
+        ("set", ctypes.c_uint64),
+        ("clear", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("ns", ctypes.c_uint64),
+    )
 
 
 def _call(number: int, *arguments: object) -> int:
@@ -152,7 +157,7 @@ def bind(source: Path, target: Path, attributes: Sequence[str] = ()) -> None:
 
 
 def unmount(path: Path) -> bool:
-    """Take away the mount on top at ``path``; False where it is in use. Never lazily: detaching would come too early."""
+    """Take away the mount on top at ``path``; False where it is in use. Never lazily: a detach may follow."""
     if _libc.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW) == 0:
         return True
     code = ctypes.get_errno()

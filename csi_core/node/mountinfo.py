@@ -98,6 +98,10 @@ class MountTable:
         """The table as it is now."""
         return cls(os.fsdecode(MOUNTINFO.read_bytes()))
 
+    def all(self) -> tuple[Mount, ...]:
+        """Every mount, in the order in which they were made as far as the kernel tells."""
+        return tuple(self._matching(" "))
+
     def at(self, path: Path) -> Mount | None:
         """The mount on top at ``path`` (canonical), or None where nothing is mounted on it."""
         stack = self.stack(path)
@@ -114,7 +118,7 @@ class MountTable:
 
     def of_device(self, device: Path) -> tuple[Mount, ...]:
         """Every mount of the filesystem on the block device ``device``."""
-        number = os.stat(device).st_rdev
+        number = device.stat().st_rdev
         by_number = f" {os.major(number)}:{os.minor(number)} "
         found = [m for m in self._matching(by_number) if m.device == by_number.strip()]
         # btrfs has anonymous device numbers and names its device as the source
@@ -148,6 +152,6 @@ class MountTable:
 
 def _is_device(source: str, number: int) -> bool:
     try:
-        return os.stat(source).st_rdev == number
+        return Path(source).stat().st_rdev == number
     except OSError:
         return False

@@ -56,8 +56,8 @@ def _require_staged(mounts: Mounts, request: NodePublishRequest) -> Mount:
     staged = mounts.at(path)
     if staged is None:
         raise FailedPrecondition(
-            f"volume {request.handle} is not staged as {request.capability.volume_mode.value} at {request.staging_path}; "
-            "call NodeStageVolume first"
+            f"volume {request.handle} is not staged as {request.capability.volume_mode.value} "
+            f"at {request.staging_path}; call NodeStageVolume first"
         )
     return staged
 

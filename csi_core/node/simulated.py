@@ -103,7 +103,7 @@ class SimulatedMounts:
         with self._mutex:
             self._paths.discard(path)
 
-    def set_device_read_only(self, node: Path, read_only: bool) -> None:  # noqa: ARG002
+    def set_device_read_only(self, node: Path, read_only: bool) -> None:
         """Nothing to do: a simulated device is an ordinary file."""
 
     def device_size_bytes(self, node: Path) -> int:

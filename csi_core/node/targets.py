@@ -8,7 +8,7 @@ from pathlib import Path
 
 from csi_core.errors import FailedPrecondition
 
-__all__ = ["require_directory", "remove_target", "target_directory", "target_file"]
+__all__ = ["remove_target", "require_directory", "target_directory", "target_file"]
 
 _DIRECTORY_MODE = 0o750
 _FILE_MODE = 0o640
