@@ -9,20 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
-from csi_core.testing.harness import ServerProcess
-
 from csi_core._proto import csi_pb2 as pb
+from csi_core.testing.harness import AccessMode, ServerProcess, create_request, mounted
 
-__all__ = ["CLIENTS", "Driver"]
+__all__ = ["CLIENTS", "MIB", "WRITER", "Driver"]
 
 CLIENTS = 32
 MIB = 1 << 20
-_WRITER = pb.VolumeCapability.AccessMode(mode=pb.VolumeCapability.AccessMode.SINGLE_NODE_MULTI_WRITER)
-
-
-def mounted(fs_type: str) -> pb.VolumeCapability:
-    """A mounted volume of this filesystem."""
-    return pb.VolumeCapability(mount=pb.VolumeCapability.MountVolume(fs_type=fs_type), access_mode=_WRITER)
+WRITER = mounted("ext4", AccessMode.SINGLE_NODE_MULTI_WRITER)
 
 
 class Driver:
@@ -42,13 +36,12 @@ class Driver:
         self._server = ServerProcess(config, directory)
 
     def __enter__(self) -> Driver:
-        self._server.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.__exit__(kind, error, trace)
+        self._server.close()
 
     @property
     def node(self):
@@ -60,13 +53,8 @@ class Driver:
         """The RPC that does nothing: what gRPC itself and the core's interceptor cost."""
         self._server.identity.Probe(pb.ProbeRequest())
 
-    def create(self, size_bytes: int = MIB, fs_type: str = "ext4") -> pb.Volume:
-        request = pb.CreateVolumeRequest(
-            name=next(self._names),
-            capacity_range=pb.CapacityRange(required_bytes=size_bytes),
-            volume_capabilities=[mounted(fs_type)],
-            parameters={"provisioning": "thin"},
-        )
+    def create(self, size_bytes: int = MIB) -> pb.Volume:
+        request = create_request(next(self._names), size_bytes, capability=WRITER, parameters={"provisioning": "thin"})
         return self._server.controller.CreateVolume(request).volume
 
     def delete(self, volume: pb.Volume) -> None:
@@ -103,5 +91,5 @@ class Driver:
         """Stop the server in order, start it again; seconds from its start until Probe says ready."""
         self._server.terminate()
         begin = time.perf_counter()
-        self._server.start()
+        self._server.restart()
         return time.perf_counter() - begin

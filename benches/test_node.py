@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from benches.driver import MIB, Driver, mounted
+from benches.driver import MIB, WRITER, Driver
 from benches.floors import HandMount
 from benches.ratios import Bound, Findings
 from benches.scale import SCALE
 from benches.timing import alternate, milliseconds
 from csi_core._proto import csi_pb2 as pb
+from csi_core.node.mkfs_options import mkfs_command
 
 SIZE_BYTES = 1024 * MIB
-MKFS = ["mkfs.ext4", "-q", "-F"]
+MKFS = mkfs_command("ext4", "", (), keep_allocated=False, label="by-hand")[:-1]
+"""As the driver runs it."""
 
 
 class Published:
@@ -37,18 +39,17 @@ class Published:
         self._staging_path.mkdir()
 
     def stage_and_publish(self) -> None:
-        capability = mounted("ext4")
         staged = pb.NodeStageVolumeRequest(
             volume_id=self._volume.volume_id,
             staging_target_path=str(self._staging_path),
-            volume_capability=capability,
+            volume_capability=WRITER,
             volume_context=self._volume.volume_context,
         )
         published = pb.NodePublishVolumeRequest(
             volume_id=self._volume.volume_id,
             staging_target_path=str(self._staging_path),
             target_path=str(self.path),
-            volume_capability=capability,
+            volume_capability=WRITER,
             volume_context=self._volume.volume_context,
         )
         self._driver.node.NodeStageVolume(staged)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import grpc
@@ -60,13 +59,13 @@ class Client:
     """The five CSI services over one Unix socket.
 
     Args:
-        socket: the server's socket.
+        endpoint: ``unix://`` and the path of the server's socket.
         on_call: told about each call when it has ended.
     """
 
-    def __init__(self, socket: Path, on_call: Callable[[Call], None]) -> None:
+    def __init__(self, endpoint: str, on_call: Callable[[Call], None]) -> None:
         self._on_call = on_call
-        self._channel = grpc.insecure_channel(f"unix://{socket}")
+        self._channel = grpc.insecure_channel(endpoint)
         self.identity = IdentityStub(self._channel)
         self.controller = ControllerStub(self._channel)
         self.group = GroupControllerStub(self._channel)

@@ -19,10 +19,10 @@ from csi_core.cli.demo.cluster import Cluster
 from csi_core.cli.demo.place import Place, make_place
 from csi_core.cli.demo.report import Report
 from csi_core.cli.demo.samples import PoolWatch
-from csi_core.cli.demo.server import DemoServer, ServerFailedError
 from csi_core.cli.demo.setting import LOOP, SIM, Setting
 from csi_core.cli.demo.walk import Walk
 from csi_core.errors import CsiCoreError
+from csi_core.testing.harness import ServerProcess, ServerStoppedError
 
 __all__ = ["demo"]
 
@@ -65,11 +65,11 @@ def _run(setting: Setting, report: Report, pool_dir: Path | None, keep: bool) ->
     with make_place(pool_dir, own_filesystem=setting.real_mounts, keep=keep) as place:
         report.say(f"The pool is {place.about}. Everything else is in {place.root}.")
         try:
-            with DemoServer(setting.config(place), place.root, place.socket) as server:
-                failures = _walk(setting, report, place)
+            with ServerProcess(setting.config(place), place.root) as server:
+                failures = _walk(setting, report, place, server.endpoint)
                 if failures:
                     report.say(f"The end of the server's log:\n{server.log_tail()}")
-        except ServerFailedError as error:
+        except ServerStoppedError as error:
             failures = [str(error)]
         left = place.left()
         if not left and not keep:
@@ -80,16 +80,16 @@ def _run(setting: Setting, report: Report, pool_dir: Path | None, keep: bool) ->
     return failures + [f"left behind: {what}" for what in left]
 
 
-def _walk(setting: Setting, report: Report, place: Place) -> list[str]:
+def _walk(setting: Setting, report: Report, place: Place, endpoint: str) -> list[str]:
     """Walk all shapes and show the tables; answer what went wrong. Whatever happened, all volumes are taken down."""
-    client = Client(place.socket, report.call)
+    client = Client(endpoint, report.call)
     cluster: Cluster | None = None
     failures: list[str] = []
     try:
         report.title("The driver")
         cluster = Cluster(client, place.kubelet)
         walk = Walk(client, cluster, report, real_mounts=setting.real_mounts)
-        with PoolWatch(_available_bytes(setting, place), place.pool) as watch:
+        with PoolWatch(_available_bytes(setting, endpoint), place.pool) as watch:
             for shape in setting.shapes:
                 walk.life_of(shape)
             walk.life_of_group(setting.group)
@@ -119,9 +119,9 @@ def _check_nothing_listed(cluster: Cluster, report: Report) -> None:
     report.check("the driver lists no volume and no snapshot any more")
 
 
-def _available_bytes(setting: Setting, place: Place) -> Callable[[], int]:
+def _available_bytes(setting: Setting, endpoint: str) -> Callable[[], int]:
     """GetCapacity on a connection of its own, neither shown nor counted."""
-    client = Client(place.socket, lambda _: None)
+    client = Client(endpoint, lambda _: None)
     request = pb.GetCapacityRequest(parameters=setting.capacity_parameters)
     return lambda: client.controller.GetCapacity(request, timeout=2).available_capacity
 

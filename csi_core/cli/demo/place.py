@@ -38,11 +38,6 @@ class Place:
     on_loop: bool
 
     @property
-    def socket(self) -> Path:
-        """Where the server listens."""
-        return self.root / "csi.sock"
-
-    @property
     def kubelet(self) -> Path:
         """Below it are staging and target paths."""
         return self.root / "kubelet"

@@ -37,11 +37,7 @@ class Setting:
     def config(self, place: Place) -> dict[str, object]:
         """The server's configuration."""
         return {
-            "driver": {
-                "name": f"{self.backend}.demo.csi-core.dev",
-                "nodeId": "demo-node",
-                "endpoint": f"unix://{place.socket}",
-            },
+            "driver": {"name": f"{self.backend}.demo.csi-core.dev", "nodeId": "demo-node"},
             "log": {"format": "json", "level": "info"},
             "node": {"mounts": "kernel" if self.real_mounts else "simulated"},
             "backends": {self.backend: {"options": dict(self.options(place))}},

@@ -201,8 +201,8 @@ class Walk:
         may_fail = shape.fs_type == "ext4" and self._real_mounts and lacks_cap_sys_resource()
         if not self._cluster.expand(claim, path, size_bytes, may_fail=may_fail):
             self._report.say(
-                "          This machine cannot grow a mounted ext4: the kernel wants CAP_SYS_RESOURCE, which\n"
-                "          this process has not got. The device has its new size; its filesystem must follow at the next stage."
+                "          This machine cannot grow a mounted ext4: the kernel wants CAP_SYS_RESOURCE, which this process\n"
+                "          has not got. The device is larger now; the filesystem must follow at the next stage."
             )
             return False
         self._check_growth(claim, path, small_bytes, size_bytes, "grown while the pod runs")
