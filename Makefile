@@ -46,14 +46,34 @@ test: install $(STAMPS)/dev ## every test tier against the installed wheel, one 
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: lint
-lint: install $(STAMPS)/dev ## ruff, mypy, stubtest, import rules, rustfmt, clippy
-	@echo "==> ruff"; $(BIN)/ruff check .; $(BIN)/ruff format --check .
-	@echo "==> mypy"; $(BIN)/mypy csi_core backends
-	@echo "==> stubtest"; $(BIN)/stubtest csi_core._allocator
-	@echo "==> import rules"; $(BIN)/lint-imports
-	@echo "==> rustfmt"; $(CARGO) fmt --manifest-path $(RUST_WORKSPACE) --all --check
-	@echo "==> clippy"; $(CARGO) clippy --manifest-path $(RUST_WORKSPACE) --workspace --all-targets --locked --quiet -- -D warnings
-	@echo "==> no Python in the Rust core"; .ci/rust-core-has-no-python
+lint: lint-python lint-types lint-imports lint-rust ## every check below; with -k all that is wrong, not only the first
+
+.PHONY: lint-python
+lint-python: $(STAMPS)/dev ## ruff: rules and format
+	@echo "==> ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: lint-types
+lint-types: install $(STAMPS)/dev ## mypy --strict, and the extension's stub against the extension
+	@echo "==> mypy"
+	@$(BIN)/mypy csi_core backends
+	@echo "==> stubtest"
+	@$(BIN)/stubtest csi_core._allocator
+
+.PHONY: lint-imports
+lint-imports: install $(STAMPS)/dev ## who may import whom: backends, protobuf and gRPC, Python in Rust
+	@echo "==> import rules"
+	@$(BIN)/lint-imports --no-logo
+	@.ci/rust-core-has-no-python
+
+.PHONY: lint-rust
+lint-rust: ## rustfmt, and clippy with warnings as errors
+	@.ci/rust-toolchain
+	@echo "==> rustfmt"
+	@$(CARGO) fmt --manifest-path $(RUST_WORKSPACE) --all --check
+	@echo "==> clippy"
+	@$(CARGO) clippy --manifest-path $(RUST_WORKSPACE) --workspace --all-targets --locked --quiet -- -D warnings
 
 .PHONY: format
 format: $(STAMPS)/dev ## put Python and Rust sources into their one form
