@@ -5,7 +5,7 @@ import warnings
 
 from csi_core._proto import csi_pb2 as csi__core_dot___proto_dot_csi__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.80.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,8 +25,9 @@ if _version_not_supported:
     )
 
 
-class IdentityStub:
-    """Missing associated documentation comment in .proto file."""
+class IdentityStub(object):
+    """Who this plugin is and whether it is ready. Served by every instance, on every node.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -51,23 +52,27 @@ class IdentityStub:
                 _registered_method=True)
 
 
-class IdentityServicer:
-    """Missing associated documentation comment in .proto file."""
+class IdentityServicer(object):
+    """Who this plugin is and whether it is ready. Served by every instance, on every node.
+    """
 
     def GetPluginCapabilities(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The services this plugin offers, and whether volumes grow while in use.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPluginInfo(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Name and version of the plugin.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Probe(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Liveness, and readiness in the answer. Cheap: it is asked every few seconds.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -98,8 +103,9 @@ def add_IdentityServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Identity:
-    """Missing associated documentation comment in .proto file."""
+class Identity(object):
+    """Who this plugin is and whether it is ready. Served by every instance, on every node.
+    """
 
     @staticmethod
     def GetPluginCapabilities(request,
@@ -183,8 +189,10 @@ class Identity:
             _registered_method=True)
 
 
-class ControllerStub:
-    """Missing associated documentation comment in .proto file."""
+class ControllerStub(object):
+    """Volumes and snapshots as objects of the storage. Calls do not depend on the node they are made on, except where
+    the storage itself is node-local.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -279,107 +287,126 @@ class ControllerStub:
                 _registered_method=True)
 
 
-class ControllerServicer:
-    """Missing associated documentation comment in .proto file."""
+class ControllerServicer(object):
+    """Volumes and snapshots as objects of the storage. Calls do not depend on the node they are made on, except where
+    the storage itself is node-local.
+    """
 
     def ControllerExpandVolume(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Grows the storage behind a volume; never shrinks. The node may have to follow with NodeExpandVolume.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ControllerGetCapabilities(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The calls of this service that may be used.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ControllerGetVolume(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The present state of one volume.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ControllerGetVolumeHealth(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """What is wrong with one volume, as the storage sees it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ControllerListVolumeHealth(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The same for all volumes, in pages.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ControllerModifyVolume(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Changes mutable parameters: all that are named, or none. Those not named keep their values.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ControllerPublishVolume(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lets a node reach a volume, before anything is called on the node.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ControllerUnpublishVolume(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Takes access away from one node, or from all nodes where node_id is empty.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateSnapshot(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Takes a snapshot. Idempotent by name: the same name and source answer the same snapshot.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateVolume(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Makes a volume, empty or filled from a source. Idempotent by name.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSnapshot(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Deletes a snapshot; succeeds where there is none.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteVolume(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Deletes a volume; succeeds where there is none.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCapacity(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Room for volumes with these parameters in this part of the topology.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSnapshot(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The present state of one snapshot.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSnapshots(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """All snapshots, those of one volume, or one by its id. An unknown id gives an empty list.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListVolumes(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """All volumes, in pages.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ValidateVolumeCapabilities(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Whether an existing volume can be used in the given ways.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -480,8 +507,10 @@ def add_ControllerServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Controller:
-    """Missing associated documentation comment in .proto file."""
+class Controller(object):
+    """Volumes and snapshots as objects of the storage. Calls do not depend on the node they are made on, except where
+    the storage itself is node-local.
+    """
 
     @staticmethod
     def ControllerExpandVolume(request,
@@ -943,8 +972,9 @@ class Controller:
             _registered_method=True)
 
 
-class GroupControllerStub:
-    """Missing associated documentation comment in .proto file."""
+class GroupControllerStub(object):
+    """Snapshots of several volumes at one point in time.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -974,29 +1004,34 @@ class GroupControllerStub:
                 _registered_method=True)
 
 
-class GroupControllerServicer:
-    """Missing associated documentation comment in .proto file."""
+class GroupControllerServicer(object):
+    """Snapshots of several volumes at one point in time.
+    """
 
     def CreateVolumeGroupSnapshot(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Takes a snapshot of every source volume at one moment, or of none. Idempotent by name.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteVolumeGroupSnapshot(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Deletes a group with all of its snapshots, which cannot be deleted one by one.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetVolumeGroupSnapshot(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The present state of one group.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GroupControllerGetCapabilities(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The calls of this service that may be used.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -1032,8 +1067,9 @@ def add_GroupControllerServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class GroupController:
-    """Missing associated documentation comment in .proto file."""
+class GroupController(object):
+    """Snapshots of several volumes at one point in time.
+    """
 
     @staticmethod
     def CreateVolumeGroupSnapshot(request,
@@ -1144,8 +1180,9 @@ class GroupController:
             _registered_method=True)
 
 
-class SnapshotMetadataStub:
-    """Missing associated documentation comment in .proto file."""
+class SnapshotMetadataStub(object):
+    """Which blocks of a snapshot hold data, and which differ between two snapshots: for incremental backup.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -1165,17 +1202,20 @@ class SnapshotMetadataStub:
                 _registered_method=True)
 
 
-class SnapshotMetadataServicer:
-    """Missing associated documentation comment in .proto file."""
+class SnapshotMetadataServicer(object):
+    """Which blocks of a snapshot hold data, and which differ between two snapshots: for incremental backup.
+    """
 
     def GetMetadataAllocated(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The ranges of a snapshot that hold data.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetMetadataDelta(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The ranges in which a target snapshot differs from a base snapshot of the same volume.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -1201,8 +1241,9 @@ def add_SnapshotMetadataServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class SnapshotMetadata:
-    """Missing associated documentation comment in .proto file."""
+class SnapshotMetadata(object):
+    """Which blocks of a snapshot hold data, and which differ between two snapshots: for incremental backup.
+    """
 
     @staticmethod
     def GetMetadataAllocated(request,
@@ -1259,8 +1300,9 @@ class SnapshotMetadata:
             _registered_method=True)
 
 
-class NodeStub:
-    """Missing associated documentation comment in .proto file."""
+class NodeStub(object):
+    """What has to happen on the machine where a workload runs: attach, format, mount, measure, grow.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -1320,65 +1362,76 @@ class NodeStub:
                 _registered_method=True)
 
 
-class NodeServicer:
-    """Missing associated documentation comment in .proto file."""
+class NodeServicer(object):
+    """What has to happen on the machine where a workload runs: attach, format, mount, measure, grow.
+    """
 
     def NodeExpandVolume(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Grows what this node has of a volume: the device, the filesystem, and the storage itself where it is local.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NodeGetCapabilities(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The calls of this service that may be used.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NodeGetInfo(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """This node's name, its place in the topology, and how many volumes it takes.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NodeGetStorageHealth(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """What is wrong with the storage, as this node sees it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NodeGetVolumeHealth(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """What is wrong with one volume, as this node sees it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NodeGetVolumeStats(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Bytes and inodes of a volume in use.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NodePublishVolume(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Makes a volume appear at a workload's path.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NodeStageVolume(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Makes a volume ready once for a node, before it is published to any number of workloads there.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NodeUnpublishVolume(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Takes a volume from a workload's path, and removes the path.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NodeUnstageVolume(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Undoes NodeStageVolume, after the last workload has gone.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -1444,8 +1497,9 @@ def add_NodeServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Node:
-    """Missing associated documentation comment in .proto file."""
+class Node(object):
+    """What has to happen on the machine where a workload runs: attach, format, mount, measure, grow.
+    """
 
     @staticmethod
     def NodeExpandVolume(request,
