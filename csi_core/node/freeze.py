@@ -130,7 +130,7 @@ def thaw_left_frozen() -> None:
 
 
 def _record(mount_point: Path) -> Path:
-    return mount_point.with_name(f".{mount_point.name}.csi-core-frozen")
+    return mount_point.parent / f".{mount_point.name}.csi-core-frozen"  # with_name() refuses "/"
 
 
 def _flush(device: Path) -> None:
