@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Node"]
 
+# The plugin capabilities by which the CO is told to ask where a node is.
+_CONSTRAINTS = frozenset({"VOLUME_ACCESSIBILITY_CONSTRAINTS", "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS"})
 _UNITS = {"bytes": pb.VolumeUsage.BYTES, "inodes": pb.VolumeUsage.INODES}
 
 
@@ -51,11 +53,11 @@ class Node(NodeServicer):
         """This node's name and topology, and how many volumes it takes: the least that any backend allows."""
         backends = self._driver.router.all
         limits = [limit for backend in backends if (limit := backend.description.max_volumes_per_node)]
-        topology = next((here[0] for backend in backends if (here := self._driver.topology.of(backend))), None)
+        constrained = _CONSTRAINTS & self._driver.capabilities.plugin
         return pb.NodeGetInfoResponse(
             node_id=self._driver.node_id,
             max_volumes_per_node=min(limits, default=0),
-            accessible_topology=topology,
+            accessible_topology=self._driver.topology.here if constrained else None,
         )
 
     def NodeStageVolume(
@@ -114,7 +116,8 @@ class Node(NodeServicer):
         check_id(request.volume_id, "volume_id")
         require(request.volume_path, "volume_path")
         backend, handle = self._locate(request.volume_id)
-        volume_path = parse_path(request.volume_path, "volume_path")
+        # Not parse_path(): no volume is at a relative path, and csi-sanity wants NOT_FOUND for one.
+        volume_path = Path(request.volume_path)
         usage = self._driver.node.stats(backend, handle, volume_path)
         return pb.NodeGetVolumeStatsResponse(
             usage=[

@@ -20,11 +20,15 @@ class NodeTopology:
 
     def __init__(self, driver_name: str, node_id: str) -> None:
         self._segments = {f"topology.{driver_name}/node": node_id}
-        self._here = (pb.Topology(segments=self._segments),)
+
+    @property
+    def here(self) -> pb.Topology:
+        """Where this node is."""
+        return pb.Topology(segments=self._segments)
 
     def of(self, backend: Backend) -> tuple[pb.Topology, ...]:
-        """Where volumes of ``backend`` can be used; empty for everywhere."""
-        return self._here if backend.description.reach is Reach.NODE_LOCAL else ()
+        """Where volumes and snapshots of ``backend`` can be used; empty for everywhere."""
+        return (self.here,) if backend.description.reach is Reach.NODE_LOCAL else ()
 
     def holds(self, backend: Backend, segments: Mapping[str, str]) -> bool:
         """Whether a volume made by ``backend`` here can be used in ``segments``."""
