@@ -9,12 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from csi_core.errors import ConfigError
-from csi_core.facade import Backend
-from csi_core.model import Reach, SourceKind
+from csi_core.model import Description, Reach, SourceKind
 
-__all__ = ["Capabilities", "derive"]
+__all__ = ["Capabilities", "Declaring", "derive"]
+
+
+class Declaring(Protocol):
+    """What capabilities follow from; :class:`~csi_core.facade.Backend` is one."""
+
+    @property
+    def name(self) -> str:
+        """The configured name."""
+
+    @property
+    def hooks(self) -> frozenset[str]:
+        """The hooks it implements."""
+
+    @property
+    def description(self) -> Description:
+        """What it declares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +48,7 @@ class Capabilities:
     reach: Reach
 
 
-def derive(backends: Iterable[Backend], alpha: bool) -> Capabilities:
+def derive(backends: Iterable[Declaring], alpha: bool) -> Capabilities:
     """What a server with these (started) backends advertises.
 
     Args:
@@ -56,7 +72,7 @@ def derive(backends: Iterable[Backend], alpha: bool) -> Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    backends: tuple[Backend, ...]
+    backends: tuple[Declaring, ...]
     reach: Reach
     alpha: bool
 
@@ -80,7 +96,8 @@ def _plugin(facts: _Facts) -> dict[str, bool]:
         "VOLUME_ACCESSIBILITY_CONSTRAINTS": facts.local,
         "GROUP_CONTROLLER_SERVICE": facts.implement("create_group_snapshot"),
         "SNAPSHOT_METADATA_SERVICE": facts.implement("allocated_blocks"),
-        "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS": facts.alpha and facts.local and facts.implement("create_snapshot"),
+        # Snapshots of network backends name no topology: that says "usable from everywhere".
+        "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS": facts.alpha and facts.implement("create_snapshot"),
         "ONLINE": bool(expanding) and online,
         "OFFLINE": bool(expanding) and not online,
     }
@@ -125,7 +142,7 @@ def _chosen(candidates: dict[str, bool]) -> frozenset[str]:
     return frozenset(name for name, holds in candidates.items() if holds)
 
 
-def _common_reach(backends: tuple[Backend, ...]) -> Reach:
+def _common_reach(backends: tuple[Declaring, ...]) -> Reach:
     by_reach = {backend.description.reach: backend.name for backend in backends}
     if len(by_reach) > 1:
         raise ConfigError(

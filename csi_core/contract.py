@@ -18,7 +18,7 @@ import pluggy
 from csi_core.errors import PluginError
 from csi_core.hookspecs import API_VERSION, PROJECT, REQUIRED, BackendSpec
 
-__all__ = ["HOOKS", "check_backend", "check_wrapper"]
+__all__ = ["HOOKS", "check_backend", "check_wrapper", "declared_hooks", "nearest"]
 
 HOOKS: Mapping[str, inspect.Signature] = {
     name: inspect.signature(function)
@@ -97,6 +97,16 @@ def check_wrapper(name: str, wrapper: object) -> None:
             )
     if not implementations:
         raise PluginError(f"{who} has no hooks; mark its methods with @hookimpl(wrapper=True)")
+
+
+def declared_hooks(plugin_class: type) -> frozenset[str]:
+    """The hooks that a plugin's class marks as its own, for showing them before there is an object to check."""
+    options = (
+        (name, _marks.parse_hookimpl_opts(plugin_class, name))
+        for name in dir(plugin_class)
+        if not isinstance(inspect.getattr_static(plugin_class, name, None), property)
+    )
+    return frozenset(found.get("specname") or name for name, found in options if found is not None) & HOOKS.keys()
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -16,6 +16,17 @@ Rules that hold for every hook:
   is final: never let a time-out or a lost connection escape as one.
 * Handles come from the outside world unverified; judge their form before they touch a path or a command line.
 * Secrets are given by the CO on each call. Never store or log them.
+
+A plugin's class may have three attributes beside its hooks:
+
+``csi_core_api``
+    The version of the hooks it was written for, :data:`API_VERSION`; another one is refused.
+``options_model``
+    A pydantic model of its ``options``. They are then checked before the plugin is made, errors name the line in the
+    file, and ``csi-core config schema`` and ``csi-core backends show`` know them.
+``declaration``
+    A :class:`~csi_core.model.Description` as far as it does not depend on the storage, so that ``csi-core backends``
+    can show a backend that is only installed. ``describe`` answers it, with what was found out put in.
 """
 
 from __future__ import annotations
@@ -85,8 +96,8 @@ class Host(Protocol):
     def frozen(self, devices: tuple[Path, ...], time_limit_s: float) -> AbstractContextManager[None]:
         """Freeze the mounted filesystems on ``devices`` (all of them, in order), thaw on the way out.
 
-        A device that is not mounted is flushed. A watchdog thaws after ``time_limit_s`` seconds, and leaving the context
-        then raises :class:`~csi_core.errors.TimedOut`: what was done under it must be thrown away.
+        A device that is not mounted is flushed. A watchdog thaws after ``time_limit_s`` seconds, and leaving the
+        context then raises :class:`~csi_core.errors.TimedOut`: what was done under it must be thrown away.
         Freezes left by a process that was killed are thawed before ``start`` is called.
         """
 
@@ -200,7 +211,10 @@ class BackendSpec:
 
     @hookspec(firstresult=True)
     def create_snapshot(self, spec: SnapshotSpec) -> Outcome[Snapshot]:
-        """Take a snapshot, consistent as after a crash of the pod, or answer the one of this name (CSI "CreateSnapshot")."""
+        """Take a snapshot, or answer the one of this name (CSI "CreateSnapshot").
+
+        It is consistent as after a crash of the pod.
+        """
         raise AssertionError
 
     @hookspec(firstresult=True)

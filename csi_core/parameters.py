@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from csi_core.errors import InvalidArgument
@@ -44,7 +44,9 @@ def parse_size(text: object) -> int:
     return int(float(match[1]) * _UNITS[match[2]]) if "." in match[1] else int(match[1]) * _UNITS[match[2]]
 
 
-SizeBytes = Annotated[int, BeforeValidator(parse_size)]
+SizeBytes = Annotated[
+    int, BeforeValidator(parse_size), WithJsonSchema({"type": ["string", "integer"], "format": "quantity"})
+]
 """A field in bytes, written as a Kubernetes quantity."""
 
 

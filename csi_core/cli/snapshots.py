@@ -1,0 +1,95 @@
+"""``csi-core snapshots``: the snapshots of a running server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC
+from typing import Any
+
+import click
+
+from csi_core.cli.client import Services, connected, key_values, secrets_option
+from csi_core.cli.output import emit, output_option
+
+__all__ = ["snapshots"]
+
+_COLUMNS = {
+    "SNAPSHOT": "id",
+    "VOLUME": "volumeId",
+    "SIZE": "sizeBytes",
+    "TAKEN": "createdAt",
+    "READY": "ready",
+    "GROUP": "groupId",
+}
+_PAGE = 1000
+
+
+@click.group()
+def snapshots() -> None:
+    """List, take and delete snapshots of a running server."""
+
+
+@snapshots.command("list")
+@click.option("--volume", "volume_id", default="", help="Of this volume only.")
+@secrets_option
+@connected
+@output_option
+def list_snapshots(services: Services, volume_id: str, secrets: Mapping[str, str], output: str) -> None:
+    """List all snapshots."""
+    rows, token = [], ""
+    while True:
+        request = services.pb.ListSnapshotsRequest(
+            max_entries=_PAGE, starting_token=token, source_volume_id=volume_id, secrets=secrets
+        )
+        page = services.call(services.controller.ListSnapshots, request)
+        rows += [_row(entry.snapshot) for entry in page.entries]
+        token = page.next_token
+        if not token:
+            break
+    emit(rows, _COLUMNS, output, "There are no snapshots.")
+
+
+@snapshots.command()
+@click.argument("volume_id")
+@click.argument("name")
+@click.option("--parameter", "-p", "parameters", multiple=True, callback=key_values, help="KEY=VALUE, repeatable.")
+@secrets_option
+@connected
+@output_option
+def create(
+    services: Services,
+    volume_id: str,
+    name: str,
+    parameters: Mapping[str, str],
+    secrets: Mapping[str, str],
+    output: str,
+) -> None:
+    """Take a snapshot of VOLUME_ID; the same NAME again answers the same snapshot."""
+    request = services.pb.CreateSnapshotRequest(
+        source_volume_id=volume_id, name=name, parameters=parameters, secrets=secrets
+    )
+    answer = services.call(services.controller.CreateSnapshot, request)
+    emit([_row(answer.snapshot)], _COLUMNS, output, "")
+
+
+@snapshots.command()
+@click.argument("snapshot_ids", nargs=-1, required=True)
+@secrets_option
+@connected
+def delete(services: Services, snapshot_ids: tuple[str, ...], secrets: Mapping[str, str]) -> None:
+    """Delete snapshots; one that does not exist is fine."""
+    for snapshot_id in snapshot_ids:
+        request = services.pb.DeleteSnapshotRequest(snapshot_id=snapshot_id, secrets=secrets)
+        services.call(services.controller.DeleteSnapshot, request)
+        click.echo(f"{snapshot_id} is deleted.")
+
+
+def _row(snapshot: Any) -> dict[str, Any]:
+    return {
+        "id": snapshot.snapshot_id,
+        "volumeId": snapshot.source_volume_id,
+        "sizeBytes": snapshot.size_bytes,
+        "createdAt": snapshot.creation_time.ToDatetime(tzinfo=UTC).isoformat(timespec="seconds"),
+        "ready": snapshot.ready_to_use,
+        "groupId": snapshot.group_snapshot_id,
+    }
