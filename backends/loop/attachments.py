@@ -91,25 +91,22 @@ def _make_image(pool: Pool, record: VolumeRecord) -> None:
 
 def _bound(pool: Pool, record: VolumeRecord, *, read_only: bool) -> LoopDevice:
     path = pool.layout.path(record.key)
-    try:
-        with images.storage_errors(f"image {path}"), pool.layout.opened(record.key, write=not read_only) as image:
-            found = os.fstat(image)
-            if found.st_size < record.size_bytes:
-                raise DataLoss(f"{path} has {found.st_size} bytes of the {record.size_bytes} recorded; restore it")
-            device = loopdev.find(found)
-            if device is None:
-                device = _bind(pool, record, image, read_only=read_only)
-            elif device.read_only and not read_only:
-                raise FailedPrecondition(f"{record.key} is attached read-only as {device.node}; unstage it first")
-            else:
-                device = loopdev.keep(device)
-            if found.st_size > record.size_bytes and not device.size_limit_bytes:
-                # An expansion was cut off before its commit: nobody was told of the rest.
-                device = loopdev.limit_size(device, record.size_bytes)
-            loopdev.fit_size(device, record.size_bytes)
-            return device
-    except FileNotFoundError:
-        raise DataLoss(f"{path} is missing; restore it from a backup, or delete the volume") from None
+    with images.storage_errors(f"image {path}"), pool.layout.opened(record.key, write=not read_only) as image:
+        found = os.fstat(image)
+        if found.st_size < record.size_bytes:
+            raise DataLoss(f"{path} has {found.st_size} bytes of the {record.size_bytes} recorded; restore it")
+        device = loopdev.find(found)
+        if device is None:
+            device = _bind(pool, record, image, read_only=read_only)
+        elif device.read_only and not read_only:
+            raise FailedPrecondition(f"{record.key} is attached read-only as {device.node}; unstage it first")
+        else:
+            device = loopdev.keep(device)
+        if found.st_size > record.size_bytes and not device.size_limit_bytes:
+            # An expansion was cut off before its commit: nobody was told of the rest.
+            device = loopdev.limit_size(device, record.size_bytes)
+        loopdev.fit_size(device, record.size_bytes)
+        return device
 
 
 def _bind(pool: Pool, record: VolumeRecord, image: int, *, read_only: bool) -> LoopDevice:

@@ -6,14 +6,13 @@ import heapq
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from backends.loop import images
 from backends.loop.pool import Pool
 from backends.loop.records import SnapshotRecord
 from csi_core._allocator import diff_extents, fiemap
-from csi_core.errors import DataLoss, InvalidArgument, NotFound
+from csi_core.errors import InvalidArgument, NotFound
 from csi_core.model import BlockMap, BlockRange
 
 __all__ = ["allocated", "changed"]
@@ -33,7 +32,7 @@ def allocated(pool: Pool, key: str, start_bytes: int) -> BlockMap:
     def ranges() -> Iterator[BlockRange]:
         with pool.claims.shared([key]):
             _existing(pool, key)
-            with _opened(pool, key) as image:
+            with images.storage_errors(f"image {key}"), pool.layout.opened(key, write=False) as image:
                 yield from _merged(images.data_ranges(image, start_bytes), start_bytes, snapshot.size_bytes)
 
     return BlockMap(snapshot.size_bytes, ranges())
@@ -57,7 +56,11 @@ def changed(pool: Pool, base_key: str, target_key: str, start_bytes: int) -> Blo
         with pool.claims.shared([base_key, target_key]):
             for key in (base_key, target_key):
                 _existing(pool, key)
-            with _opened(pool, base_key) as old, _opened(pool, target_key) as new:
+            with (
+                images.storage_errors("comparing snapshots"),
+                pool.layout.opened(base_key, write=False) as old,
+                pool.layout.opened(target_key, write=False) as new,
+            ):
                 yield from _merged(find(old, new, start_bytes), start_bytes, target.size_bytes)
 
     return BlockMap(target.size_bytes, ranges())
@@ -68,15 +71,6 @@ def _existing(pool: Pool, key: str) -> SnapshotRecord:
     if snapshot is None or snapshot.state != "ready":
         raise NotFound(f"pool {pool.name} has no snapshot {key}")
     return snapshot
-
-
-@contextmanager
-def _opened(pool: Pool, key: str) -> Iterator[int]:
-    try:
-        with images.storage_errors(f"image {key}"), pool.layout.opened(key, write=False) as image:
-            yield image
-    except FileNotFoundError:
-        raise DataLoss(f"image {pool.layout.path(key)} is missing") from None
 
 
 def _differing_extents(old: int, new: int, start_bytes: int) -> Iterator[tuple[int, int]]:

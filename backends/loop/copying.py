@@ -67,10 +67,7 @@ def take(pool: Pool, copies: Sequence[Copy]) -> None:
 def _opened_source(pool: Pool, copy: Copy, stack: ExitStack) -> int | None:
     if not copy.source_key:
         return None
-    try:
-        source = stack.enter_context(pool.layout.opened(copy.source_key, write=False))
-    except FileNotFoundError:
-        raise DataLoss(f"image {pool.layout.path(copy.source_key)} is missing") from None
+    source = stack.enter_context(pool.layout.opened(copy.source_key, write=False))
     if os.fstat(source).st_size < copy.size_bytes:
         raise DataLoss(
             f"image {pool.layout.path(copy.source_key)} is shorter than the {copy.size_bytes} bytes recorded"

@@ -136,11 +136,6 @@ class PoolDatabase:
         with self._reader() as connection:
             return connection.execute(query, values).fetchall()
 
-    def checkpoint(self) -> None:
-        """Move what is committed from the log to the file, beside readers and writers; nobody waits for it."""
-        with self._reader() as connection:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-
     def close(self) -> None:
         """Close every connection. No call may be running."""
         with self._commit_lock:

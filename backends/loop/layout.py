@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from backends.loop import images
+from csi_core.errors import DataLoss
 from csi_core.faults import fault
 
 __all__ = ["ImagesLayout"]
@@ -46,9 +47,21 @@ class ImagesLayout:
         except FileNotFoundError:
             return None
 
-    def opened(self, key: str, *, create: bool = False, write: bool = True) -> AbstractContextManager[int]:
-        """A descriptor of the image."""
-        return images.opened(self.path(key), create=create, write=write)
+    @contextmanager
+    def opened(self, key: str, *, create: bool = False, write: bool = True) -> Iterator[int]:
+        """A descriptor of the image.
+
+        Raises:
+            DataLoss: it is missing, and ``create`` is not set.
+        """
+        with ExitStack() as stack:
+            try:
+                image = stack.enter_context(images.opened(self.path(key), create=create, write=write))
+            except FileNotFoundError:
+                raise DataLoss(
+                    f"{self.path(key)} is missing; put it back from a backup, or delete its volume or snapshot"
+                ) from None
+            yield image
 
     def ensure(self, key: str, size_bytes: int, *, thick: bool) -> None:
         """Make the image, or make it longer, up to ``size_bytes``; durable on return. Never shorter.
