@@ -14,7 +14,7 @@ from csi_core.capabilities import Capabilities, derive
 from csi_core.config import BackendConfig, Config
 from csi_core.errors import CallError, ConfigError, LoadError, PluginError, Unavailable
 from csi_core.facade import Backend
-from csi_core.model import Description
+from csi_core.model import Description, Reach
 from csi_core.node.lifecycle import NodeVolumes
 from csi_core.node.mounts import KernelMounts, Mounts, SimulatedMounts
 from csi_core.router import Router
@@ -23,6 +23,10 @@ __all__ = ["Runtime", "build", "load_backend"]
 
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 30.0
+_STOP_PATIENCE_S = 5.0
+"""How long ``stop`` waits for a start that is under way; one that hangs ends with the process."""
+
+_MAX_TOPOLOGY_PART = 63
 
 _log = structlog.get_logger()
 
@@ -87,7 +91,7 @@ class Runtime:
         """Stop every started backend, the last one first. Nothing that is published is touched."""
         self._stopping.set()
         if self._starter is not None:
-            self._starter.join()
+            self._starter.join(_STOP_PATIENCE_S)
         while self._started:
             backend = self._started.pop()
             try:
@@ -109,7 +113,9 @@ class Runtime:
             self._waiting.remove(backend)
             _log.info("backend started", backend=backend.name, summary=description.summary)
         if not self._waiting:
-            self._capabilities = derive(self.router.all, self.config.driver.alpha_capabilities)
+            capabilities = derive(self.router.all, self.config.driver.alpha_capabilities)
+            _check_topology(self.config, capabilities)
+            self._capabilities = capabilities
 
     def _keep_starting(self) -> None:
         pause_s = _FIRST_RETRY_S
@@ -178,6 +184,20 @@ def _start(backend: Backend, host: _Host) -> Description:
         raise ConfigError(f"backend {backend.name!r} cannot start: {error}") from error
     except Exception as error:
         raise PluginError(f"backend {backend.name!r} failed to start: {type(error).__name__}: {error}") from error
+
+
+def _check_topology(config: Config, capabilities: Capabilities) -> None:
+    """Node-local volumes carry the driver's name and the node's in their topology, where CSI leaves less room."""
+    if capabilities.reach is not Reach.NODE_LOCAL:
+        return
+    name, node_id = config.driver.name, config.driver.node_id
+    if len(f"topology.{name}") > _MAX_TOPOLOGY_PART:
+        longest = _MAX_TOPOLOGY_PART - len("topology.")
+        raise ConfigError(f"driver.name: {name!r} is too long for node-local volumes; at most {longest} characters")
+    if len(node_id) > _MAX_TOPOLOGY_PART:
+        raise ConfigError(
+            f"driver.nodeId: {node_id!r} is too long for node-local volumes; at most {_MAX_TOPOLOGY_PART} characters"
+        )
 
 
 class _Host:

@@ -104,5 +104,4 @@ def _print(table: Any) -> None:
     console = Console(width=max(80, int(table.__rich_measure__(console, wide).maximum)))
     with console.capture() as captured:
         console.print(table)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip())
+    click.echo("\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines()).strip("\n"))
