@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from csi_core.errors import DataLoss, FailedPrecondition, InvalidArgument
+from csi_core.errors import Busy, CommandFailed, DataLoss, FailedPrecondition, InvalidArgument, StorageFailure
 from csi_core.faults import fault
 from csi_core.model import BlockSource
 from csi_core.node.mkfs_options import FILESYSTEMS, mkfs_command, mkfs_options
@@ -49,6 +49,9 @@ _HEAD_BYTES: Final = 1 << 20
 
 _GETFSLABEL: Final = 2 << 30 | 256 << 16 | 0x94 << 8 | 49
 _SETFSLABEL: Final = 1 << 30 | 256 << 16 | 0x94 << 8 | 50
+_SYSTEM_PATH: Final = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+_LOCKED, _NOT_INSTALLED = 75, 69
+_PACKAGES: Final = {"mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs"}
 _BLKID_FOUND, _BLKID_NOTHING, _BLKID_AMBIVALENT = 0, 2, 8
 
 
@@ -75,7 +78,10 @@ def probe(device: Path) -> Signature | None:
         ["blkid", "-p", "-o", "export", str(device)],
         timeout_s=PROBE_TIMEOUT_S,
         mutates=False,
-        ok_codes=frozenset({_BLKID_FOUND, _BLKID_NOTHING, _BLKID_AMBIVALENT}),
+        ok_codes=frozenset({_SYSTEM_PATH: Final = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+_LOCKED, _NOT_INSTALLED = 75, 69
+_PACKAGES: Final = {"mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs"}
+_BLKID_FOUND, _BLKID_NOTHING, _BLKID_AMBIVALENT}),
     )
     if answer.exit_code == _BLKID_NOTHING:
         return None
@@ -132,6 +138,7 @@ def make(source: BlockSource, fs_type: str, found: Signature | None) -> None:
     Raises:
         InvalidArgument: an mkfs option is not allowed.
         FailedPrecondition: the device is too small for the filesystem.
+        Busy: an mkfs that was started by an earlier process is still at work.
         CommandFailed: mkfs's own words.
     """
     options = mkfs_options(fs_type, source.mkfs_options)
@@ -140,13 +147,25 @@ def make(source: BlockSource, fs_type: str, found: Signature | None) -> None:
     fault("node.stage.before_mkfs")
     if found is not None:
         _wipe_head(source.device)
-    run(
-        mkfs_command(fs_type, str(source.device), options, source.keep_allocated, UNFINISHED),
-        timeout_s=MKFS_TIMEOUT_S,
-        mutates=True,
-    )
+    _run_alone(mkfs_command(fs_type, str(source.device), options, source.keep_allocated, UNFINISHED), source.device)
     _flush(source.device)
     fault("node.stage.after_mkfs")
+
+
+def _run_alone(argv: list[str], device: Path) -> None:
+    """Run a command that holds a lock on the device for as long as it lives, be it longer than this process.
+
+    An mkfs outlives a driver that is killed; the next one must not run into it. udev, too, honours this lock.
+    """
+    lock = ["flock", "--no-fork", "--nonblock", "--conflict-exit-code", str(_LOCKED), str(device)]
+    try:
+        run([*lock, *argv], timeout_s=MKFS_TIMEOUT_S, mutates=True, env={"PATH": _SYSTEM_PATH})
+    except CommandFailed as error:
+        if error.exit_code == _LOCKED:
+            raise Busy(f"{device} is still being formatted by an earlier call; repeat this one later") from None
+        if error.exit_code == _NOT_INSTALLED:
+            raise StorageFailure(f"{argv[0]} is not installed on this node; install {_PACKAGES[argv[0]]}") from None
+        raise CommandFailed(argv, error.exit_code, error.stderr) from None
 
 
 def _wipe_head(device: Path) -> None:
@@ -168,7 +187,7 @@ def _flush(device: Path) -> None:
 
 
 def finish(root: int, device: Path) -> None:
-    """Take the label :data:`UNFINISHED` off a filesystem that is mounted writable; ``root`` is an open directory on it."""
+    """Take the label :data:`UNFINISHED` off a filesystem mounted writable; ``root`` is an open directory on it."""
     label = bytearray(256)
     fcntl.ioctl(root, _GETFSLABEL, label)
     if label.rstrip(b"\0").decode(errors="replace") != UNFINISHED:

@@ -75,7 +75,8 @@ def _grow_xfs(root: int, size_bytes: int) -> None:
 
 
 def _grow_btrfs(root: int, _: int) -> None:
-    fcntl.ioctl(root, _BTRFS_IOC_RESIZE, struct.pack("=q4088s", 0, b"max"))
+    # a bytearray, as fcntl takes no more than 1024 immutable bytes
+    fcntl.ioctl(root, _BTRFS_IOC_RESIZE, bytearray(struct.pack("=q4088s", 0, b"max")))
 
 
 _GROW: Final = {"ext4": _grow_ext4, "xfs": _grow_xfs, "btrfs": _grow_btrfs}

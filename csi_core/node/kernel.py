@@ -7,6 +7,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,13 @@ from csi_core.model import BlockSource, DirectorySource, ShareSource, Source, Vo
 from csi_core.node import filesystems, growth, mount
 from csi_core.node.holders import holders
 from csi_core.node.mkfs_options import FILESYSTEMS
-from csi_core.node.mount_options import DIRECTORY, MountOptions, contradiction, mount_options
+from csi_core.node.mount_options import (
+    DIRECTORY,
+    MountOptions,
+    contradiction,
+    directory_contradiction,
+    mount_options,
+)
 from csi_core.node.mountinfo import Mount, MountTable
 from csi_core.node.ownership import give_to_group
 from csi_core.run import run
@@ -65,7 +72,7 @@ class KernelMounts:
         if isinstance(source, ShareSource):
             return ""
         if isinstance(source, DirectorySource):
-            return contradiction(mount, mount_options(DIRECTORY, capability.mount_flags, read_only))
+            return directory_contradiction(mount, mount_options(DIRECTORY, capability.mount_flags, read_only))
         if capability.fs_type not in ("", mount.fs_type):
             return f"it holds {mount.fs_type}, and {capability.fs_type} is asked for"
         return contradiction(mount, mount_options(mount.fs_type, capability.mount_flags, read_only))
@@ -94,6 +101,7 @@ class KernelMounts:
         if fresh and options.read_only:  # the label comes off a writable filesystem only
             writable = MountOptions(options.attributes, options.filesystem)
             self._mount_device(source, fs_type, writable, "", mark_formatted, fresh=True, path=None)
+            source = replace(source, formatted=fs_type)
         self._mount_device(source, fs_type, options, capability.mount_group, mark_formatted, fresh=fresh, path=path)
 
     def _mount_device(

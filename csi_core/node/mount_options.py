@@ -10,7 +10,7 @@ nodes on a volume are already held back by the container's device control group.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -18,13 +18,14 @@ from csi_core.errors import InvalidArgument
 from csi_core.node.mount import ATTRIBUTES
 from csi_core.node.mountinfo import Mount
 
-__all__ = ["DIRECTORY", "MountOptions", "contradiction", "mount_options"]
+__all__ = ["DIRECTORY", "MountOptions", "contradiction", "directory_contradiction", "mount_options"]
 
 DIRECTORY: Final = "directory"
 """In place of a filesystem type: a bound directory takes the options of a mount only."""
 
 Shown = Literal["explicit", "always", "never"]
-"""Whether the kernel lists the option in mountinfo: if and only if it was set, always, or never (it is the default)."""
+"""Whether the kernel lists an option in mountinfo: if and only if it was set, always, or not reliably (some are the
+default; ``discard`` is dropped where the device cannot)."""
 
 _FLAG, _NUMBER, _SIZE = "", r"\d{1,9}", r"\d{1,9}[kKmMgG]?"
 
@@ -37,7 +38,7 @@ _ALLOWED: Final[dict[str, dict[str, tuple[str, Shown]]]] = {
         "data": ("ordered|journal|writeback", "explicit"),
         "delalloc": (_FLAG, "never"),
         "nodelalloc": (_FLAG, "explicit"),
-        "discard": (_FLAG, "explicit"),
+        "discard": (_FLAG, "never"),
         "nodiscard": (_FLAG, "never"),
         "errors": ("continue|remount-ro", "never"),
         "init_itable": (_NUMBER, "explicit"),
@@ -51,7 +52,7 @@ _ALLOWED: Final[dict[str, dict[str, tuple[str, Shown]]]] = {
     },
     "xfs": {
         "allocsize": (_SIZE, "explicit"),
-        "discard": (_FLAG, "explicit"),
+        "discard": (_FLAG, "never"),
         "nodiscard": (_FLAG, "never"),
         "filestreams": (_FLAG, "explicit"),
         "inode32": (_FLAG, "explicit"),
@@ -87,6 +88,8 @@ _ALLOWED: Final[dict[str, dict[str, tuple[str, Shown]]]] = {
     },
     DIRECTORY: {},
 }
+_ACCESS_TIMES: Final = ("noatime", "strictatime", "relatime")
+_FLAGS: Final = frozenset(ATTRIBUTES) - {"ro", *_ACCESS_TIMES}
 _ALWAYS: Final = {"xfs": ("nouuid",)}
 """Set by the core. XFS refuses a second filesystem of one UUID, and snapshots and clones have their source's."""
 
@@ -147,15 +150,20 @@ def _refusal(fs_type: str, option: str) -> str:
 
 
 def contradiction(mount: Mount, wanted: MountOptions) -> str:
-    """How a mount that is there differs from the options now asked for; "" where it does not.
+    """How a mounted filesystem differs from the options now asked for; "" where it does not.
 
     Options that the kernel does not list (:data:`Shown` "never") cannot be compared.
     """
     if mount.read_only != wanted.read_only:
         return f"it is mounted {_mode(mount.read_only)}, and {_mode(wanted.read_only)} is asked for"
-    comparable = {a for a in ATTRIBUTES if a not in ("ro", "relatime")}
-    if differing := (mount.options & comparable) ^ (set(wanted.attributes) & comparable):
+    if differing := (mount.options & _FLAGS) ^ (set(wanted.attributes) & _FLAGS):
         return f"it differs in the mount options {', '.join(sorted(differing))}"
+    present_times, asked_times = (
+        _access_times(mount.options, "strictatime"),
+        _access_times(wanted.attributes, "relatime"),
+    )
+    if present_times != asked_times:
+        return f"it is mounted with {present_times}, and {asked_times} is asked for"
     allowed = _ALLOWED.get(mount.fs_type, {})
     present = dict(option.partition("=")[::2] for option in mount.super_options)
     asked = dict(option.partition("=")[::2] for option in wanted.filesystem)
@@ -165,6 +173,19 @@ def contradiction(mount: Mount, wanted: MountOptions) -> str:
         if (name in present) != (name in asked) or not _same(present.get(name, ""), asked.get(name, "")):
             return f"it differs in the mount option {name}"
     return ""
+
+
+def directory_contradiction(mount: Mount, wanted: MountOptions) -> str:
+    """The same for a bound directory, which has the options of the mount it lies on besides."""
+    if wanted.read_only and not mount.read_only:
+        return "it is mounted writable, and read-only is asked for"
+    missing = set(wanted.attributes) & _FLAGS - mount.options
+    return f"it lacks the mount options {', '.join(sorted(missing))}" if missing else ""
+
+
+def _access_times(options: Collection[str], default: str) -> str:
+    """How access times are kept; the kernel lists ``strictatime`` as the absence of the others."""
+    return next((times for times in _ACCESS_TIMES if times in options), default)
 
 
 def _mode(read_only: bool) -> str:

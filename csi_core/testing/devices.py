@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from csi_core.node import mount
-from csi_core.node.mountinfo import Mount, MountTable
+from csi_core.node.mountinfo import MountTable
 from csi_core.run import run
 
 __all__ = [
@@ -53,7 +53,7 @@ def unmount_below(path: Path) -> None:
     Raises:
         AssertionError: something is in use.
     """
-    for mounted in reversed(_mounts()):
+    for mounted in reversed(MountTable.read().all()):
         if mounted.path.is_relative_to(path):
             assert mount.unmount(mounted.path), f"{mounted.path} is in use"
 
@@ -111,30 +111,28 @@ def btrfs_filesystem(size_bytes: int = 1 << 30) -> AbstractContextManager[Path]:
 
 
 @contextmanager
-def leak_check() -> Iterator[None]:
+def leak_check(below: Path = Path("/")) -> Iterator[None]:
     """What runs inside must leave no loop device and no mount behind.
+
+    Args:
+        below: look only at mounts, and at loop devices over files, below this directory; for machines where others
+            work at the same time.
 
     Raises:
         AssertionError: names what was left.
     """
-    mounts_before, loops_before = _places(), _loops()
+    before = _in_use(below)
     yield
     ends_at = time.monotonic() + _SETTLE_S
-    while (left := (_places() - mounts_before) | (_loops() - loops_before)) and time.monotonic() < ends_at:
+    while (left := _in_use(below) - before) and time.monotonic() < ends_at:
         time.sleep(0.05)
     assert not left, f"left behind: {', '.join(sorted(left))}"
 
 
-def _mounts() -> tuple[Mount, ...]:
-    return MountTable.read().all()
-
-
-def _places() -> set[str]:
-    return {f"mount {m.path} of {m.source}" for m in _mounts()}
-
-
-def _loops() -> set[str]:
+def _in_use(below: Path) -> set[str]:
+    mounts = {f"mount {m.path} of {m.source}" for m in MountTable.read().all() if m.path.is_relative_to(below)}
     answer = run(
         ["losetup", "--noheadings", "--output", "NAME,BACK-FILE", "--raw"], timeout_s=_TIMEOUT_S, mutates=False
     )
-    return {f"loop device {line}" for line in answer.stdout.splitlines()}
+    loops = (line.partition(" ") for line in answer.stdout.splitlines())
+    return mounts | {f"loop device {name} over {file}" for name, _, file in loops if Path(file).is_relative_to(below)}

@@ -1,0 +1,164 @@
+"""Raw block volumes: a device node bound to a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+import pytest
+
+from csi_core.errors import AlreadyExists, FailedPrecondition
+from csi_core.model import AccessMode, SizeRange
+
+from .capabilities import block, filesystem
+from .conftest import SIZE_BYTES, Node
+
+pytestmark = pytest.mark.needs_root
+
+BLOCK = b"\x5a" * 4096
+
+
+def write(path: os.PathLike[str]) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.pwrite(descriptor, BLOCK, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def refused(path: os.PathLike[str]) -> bool:
+    try:
+        write(path)
+    except OSError as error:
+        assert error.errno in (errno.EPERM, errno.EACCES, errno.EROFS)
+        return True
+    return False
+
+
+def test_the_whole_life_with_every_call_repeated(node: Node) -> None:
+    for _ in range(2):
+        node.stage(block())
+    for _ in range(2):
+        target = node.publish(block())
+    assert stat.S_ISBLK(target.stat().st_mode)
+    write(target)
+    assert node.images.image("v").read_bytes()[:4096] == BLOCK
+    (usage,) = node.volumes.stats(node.backend, "v", target)
+    assert (usage.unit, usage.total, usage.used) == ("bytes", SIZE_BYTES, None)
+    assert node.volumes.stats(node.backend, "v", node.staging())[0].total == SIZE_BYTES
+    for _ in range(2):
+        node.unpublish()
+    assert not target.exists()
+    for _ in range(2):
+        node.unstage()
+    assert list(node.staging().iterdir()) == []
+    assert node.images.device("v") is None
+    assert node.images.formatted == {}, "nobody formats a raw block volume"
+
+
+def test_after_a_reboot(node: Node) -> None:
+    node.stage(block())
+    node.publish(block())
+    node.reboot()
+    with pytest.raises(FailedPrecondition, match="not staged"):
+        node.publish(block())
+    node.stage(block())
+    write(node.publish(block()))
+    node.reboot()
+    node.unpublish()
+    node.unstage()
+    assert list(node.staging().iterdir()) == []
+
+
+def test_growth(node: Node) -> None:
+    node.stage(block())
+    target = node.publish(block())
+    wanted = SIZE_BYTES + (16 << 20)
+    assert node.volumes.expand(node.backend, "v", target, SizeRange(wanted), block()) == wanted
+    assert node.volumes.stats(node.backend, "v", target)[0].total == wanted
+
+
+def test_read_only_holds_for_descriptors_opened_before(node: Node) -> None:
+    node.stage(block())
+    early = os.open(node.images.device("v"), os.O_RDWR)  # type: ignore[arg-type]
+    try:
+        target = node.publish(block(), read_only=True)
+        assert refused(target)
+        with pytest.raises(OSError, match="not permitted"):
+            os.pwrite(early, BLOCK, 0)
+    finally:
+        os.close(early)
+    assert not any(node.images.image("v").read_bytes()[:4096])
+
+
+def test_read_only_and_writable_exclude_each_other_on_a_node(node: Node) -> None:
+    node.stage(block())
+    node.publish(block(), "reader", read_only=True)
+    node.publish(block(), "reader", read_only=True)
+    node.publish(block(), "reader-2", read_only=True)
+    with pytest.raises(FailedPrecondition, match="read-only at"):
+        node.publish(block(), "writer")
+    with pytest.raises(AlreadyExists):
+        node.publish(block(), "reader")
+    node.unpublish("reader")
+    node.unpublish("reader-2")
+    writer = node.publish(block(), "writer")
+    write(writer)
+    with pytest.raises(FailedPrecondition, match="writable at"):
+        node.publish(block(), "reader", read_only=True)
+    write(writer)
+
+
+def test_read_only_does_not_stay_with_the_device(node: Node) -> None:
+    node.stage(block())
+    device = node.images.device("v")
+    node.publish(block(), read_only=True)
+    node.unpublish()
+    node.unstage()
+    node.images.make("w")
+    node.stage(block(), "w")
+    assert node.images.device("w") == device, "the kernel hands out the lowest free loop device again"
+    assert not refused(node.images.device("w"))  # type: ignore[arg-type]
+
+
+def test_reader_only_mode_attaches_read_only(node: Node) -> None:
+    reader = block(AccessMode.MULTI_NODE_READER_ONLY)
+    node.stage(reader)
+    assert refused(node.publish(reader))
+
+
+def test_once_only(node: Node) -> None:
+    once = block(AccessMode.SINGLE_NODE_SINGLE_WRITER)
+    node.stage(once)
+    node.publish(once)
+    node.publish(once)
+    with pytest.raises(FailedPrecondition, match="one path only"):
+        node.publish(once, "second")
+
+
+def test_unstage_is_refused_while_published(node: Node) -> None:
+    node.stage(block())
+    node.publish(block())
+    with pytest.raises(FailedPrecondition, match="still published"):
+        node.unstage()
+    assert node.images.device("v") is not None, "the device node in the pod must not become another volume's"
+
+
+@pytest.mark.parametrize(("first", "second"), [(block(), filesystem()), (filesystem(), block())])
+def test_one_mode_at_a_time(node: Node, first, second) -> None:  # type: ignore[no-untyped-def]
+    node.stage(first)
+    with pytest.raises(AlreadyExists, match="unstage it first"):
+        node.stage(second)
+    with pytest.raises(FailedPrecondition, match="not staged as"):
+        node.publish(second)
+    assert node.images.device("v") is not None
+    node.publish(first)
+
+
+def test_a_directory_at_the_target(node: Node) -> None:
+    node.stage(block())
+    node.target().mkdir(parents=True)
+    with pytest.raises(FailedPrecondition, match="is directory"):
+        node.publish(block())
