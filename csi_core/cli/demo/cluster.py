@@ -128,7 +128,7 @@ class Cluster:
     # -- this node ----------------------------------------------------------------------------------
 
     @contextmanager
-    def pod(self, claim: Claim, name: str = "pod", times: int = 1) -> Iterator[Path]:
+    def pod(self, claim: Claim, name: str = "pod", *, read_only: bool = False, times: int = 1) -> Iterator[Path]:
         """A pod that uses the claim: stage and publish, then the reverse; answers where the pod sees the volume.
 
         When its body fails nothing is taken down here: that is left to :meth:`release`.
@@ -137,7 +137,7 @@ class Cluster:
         if attached:
             self._attach(claim)
         self._stage(claim, times)
-        with self.second_pod(claim, name, times=times) as path:
+        with self.second_pod(claim, name, read_only=read_only, times=times) as path:
             yield path
         self._unstage(claim, times)
         if attached:
@@ -247,7 +247,7 @@ class Cluster:
     def delete_snapshot(self, snapshot: pb.Snapshot, times: int = 1) -> None:
         """Delete a snapshot."""
         request = pb.DeleteSnapshotRequest(snapshot_id=snapshot.snapshot_id)
-        self._client.call(self._client.controller.DeleteSnapshot, request, times=times)
+        self._client.call(self._client.controller.DeleteSnapshot, request, snapshot.snapshot_id, times=times)
         self._forget("snapshot", snapshot.snapshot_id)
 
     def group_snapshot(self, claims: Sequence[Claim], name: str, times: int = 1) -> pb.VolumeGroupSnapshot:
@@ -265,7 +265,8 @@ class Cluster:
         """Delete a group and its snapshots."""
         ids = [snapshot.snapshot_id for snapshot in group.snapshots]
         request = pb.DeleteVolumeGroupSnapshotRequest(group_snapshot_id=group.group_snapshot_id, snapshot_ids=ids)
-        self._client.call(self._client.group.DeleteVolumeGroupSnapshot, request, times=times)
+        subject = group.group_snapshot_id
+        self._client.call(self._client.group.DeleteVolumeGroupSnapshot, request, subject, times=times)
         self._forget("group", group.group_snapshot_id)
 
     # -- the end ------------------------------------------------------------------------------------

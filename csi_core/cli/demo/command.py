@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import grpc
 
+from csi_core import log
 from csi_core._proto import csi_pb2 as pb
 from csi_core.cli.demo.client import Client, MismatchError
 from csi_core.cli.demo.cluster import Cluster
@@ -26,6 +27,7 @@ from csi_core.testing.harness import ServerProcess, ServerStoppedError
 
 __all__ = ["demo"]
 
+LOG_LINES = 12
 SETTLE_S = 5.0
 """How long what is deleted may take to be gone from the disk: freeing space happens after the answer."""
 
@@ -43,6 +45,7 @@ def demo(backend: str | None, pool_dir: Path | None, keep: bool) -> None:
     root = os.geteuid() == 0
     if not root and backend == "loop":
         raise click.UsageError("loop devices and mounts need root: run this as root, or with --backend sim")
+    log.configure("console", "warning")
     report = Report()
     if not root:
         report.say("Not root: no loop devices and no mounts. This is the same walk on the simulator.")
@@ -68,7 +71,9 @@ def _run(setting: Setting, report: Report, pool_dir: Path | None, keep: bool) ->
             with ServerProcess(setting.config(place), place.root) as server:
                 failures = _walk(setting, report, place, server.endpoint)
                 if failures:
-                    report.say(f"The end of the server's log:\n{server.log_tail()}")
+                    report.say(
+                        "\n".join(["The end of the server's log:", *server.log_tail().splitlines()[-LOG_LINES:]])
+                    )
         except ServerStoppedError as error:
             failures = [str(error)]
         left = place.left()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from csi_core.cli.demo.client import Call
@@ -41,7 +42,7 @@ class Report:
 
     def say(self, text: str) -> None:
         """A line for people."""
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def call(self, call: Call) -> None:
         """Show a call that has ended, and count it."""
@@ -49,18 +50,19 @@ class Report:
         mark = "[green]ok[/]" if call.expected else "[bold red]NO[/]"
         code = "" if call.code == "OK" else f"  [yellow]{call.code}[/]"
         self._console.print(
-            f"{self._clock()} {mark} {call.name:<26}{call.duration_s * 1e3:>9.1f} ms  [dim]{call.subject}[/]{code}",
+            f"{self._clock()} {mark} {call.name:<26}{call.duration_s * 1e3:>9.1f} ms  "
+            f"[dim]{escape(call.subject)}[/]{code}",
             soft_wrap=True,
         )
 
     def check(self, text: str) -> None:
         """Show something that was compared and found right."""
         self.checks += 1
-        self._console.print(f"{self._clock()} [green]==[/] [cyan]{text}[/]", soft_wrap=True)
+        self._console.print(f"{self._clock()} [green]==[/] [cyan]{escape(text)}[/]", soft_wrap=True)
 
     def failure(self, text: str) -> None:
         """Show what went wrong."""
-        self._console.print(f"{self._clock()} FAILED: {text}", style="bold red", markup=False, soft_wrap=True)
+        self._console.print(f"{self._clock()} [bold red]FAILED:[/] {escape(text)}", soft_wrap=True)
 
     def call_table(self) -> None:
         """Calls by name: how many, p50 and the slowest."""
@@ -86,8 +88,8 @@ class Report:
             table.add_column(column, justify="left" if column in ("", "over time") else "right")
         rows = {
             "promised": [s.promised_bytes for s in samples],
-            "used on disk": [s.used_bytes for s in samples],
-            "free on disk": [s.free_bytes for s in samples],
+            "used": [s.used_bytes - samples[0].used_bytes for s in samples],
+            "free": [s.free_bytes for s in samples],
         }
         for name, values in rows.items():
             numbers = (values[0], min(values), max(values), values[-1])
