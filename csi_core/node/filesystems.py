@@ -78,10 +78,7 @@ def probe(device: Path) -> Signature | None:
         ["blkid", "-p", "-o", "export", str(device)],
         timeout_s=PROBE_TIMEOUT_S,
         mutates=False,
-        ok_codes=frozenset({_SYSTEM_PATH: Final = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
-_LOCKED, _NOT_INSTALLED = 75, 69
-_PACKAGES: Final = {"mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs"}
-_BLKID_FOUND, _BLKID_NOTHING, _BLKID_AMBIVALENT}),
+        ok_codes=frozenset({_BLKID_FOUND, _BLKID_NOTHING, _BLKID_AMBIVALENT}),
     )
     if answer.exit_code == _BLKID_NOTHING:
         return None
