@@ -84,7 +84,7 @@ class AttachTests(Selection):
         case.delete(volume)
         case.backend.detach_volume(volume.handle)
 
-    def test_unknown(self, case: BackendCase, mode: VolumeMode) -> None:
+    def test_attach_unknown(self, case: BackendCase, mode: VolumeMode) -> None:
         """There is nothing to attach, and what was deleted is not there either."""
         volume = case.create("data", mode)
         case.delete(volume)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from csi_core.errors import NotFound
@@ -76,10 +78,11 @@ class BlockTests(Selection):
     def test_starting_offset(self, case: BackendCase) -> None:
         """From any offset on: the same ranges, without those that end before it."""
         _, first, second = self.two_snapshots(case)
-        for read in (
+        reads: tuple[Callable[[int], BlockMap], ...] = (
             lambda start: case.backend.allocated_blocks(second.handle, start),
             lambda start: case.backend.changed_blocks(first.handle, second.handle, start),
-        ):
+        )
+        for read in reads:
             everything = covered(check_map(read(0), second))
             for start in (1, _BLOCK_BYTES, case.size_bytes // 2 + 1, case.size_bytes - 1):
                 from_there = check_map(read(start), second)

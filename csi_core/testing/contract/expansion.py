@@ -78,7 +78,7 @@ class ExpansionTests(Selection):
         assert case.backend.expand_volume(volume.handle, SizeRange(2 * case.size_bytes)) == 2 * case.size_bytes
 
     @needs("expand_volume")
-    def test_unknown(self, case: BackendCase) -> None:
+    def test_expand_unknown(self, case: BackendCase) -> None:
         """There is nothing to grow."""
         with pytest.raises(NotFound):
             case.backend.expand_volume("no-such-handle", SizeRange(case.size_bytes))

@@ -46,6 +46,7 @@ class Selection:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _refuse_shadowed_tests(cls)
         if not hasattr(cls, "plugin"):
             return
         implemented = {hook for hook in HOOKS if hasattr(getattr(cls.plugin, hook, None), f"{PROJECT}_impl")}
@@ -60,3 +61,11 @@ class Selection:
         """Tests with an argument ``mode`` run once for each volume mode served."""
         if "mode" in metafunc.fixturenames:
             metafunc.parametrize("mode", cls.volume_modes, ids=lambda mode: mode.value)
+
+
+def _refuse_shadowed_tests(cls: type) -> None:
+    """Two parts of the contract with a test of one name: only one of the two would ever run."""
+    parts = [base for base in cls.__bases__ if Selection in base.__mro__]
+    names = [name for part in parts for name in vars(part) if name.startswith("test_")]
+    if len(parts) > 1 and (twice := {name for name in names if names.count(name) > 1}):
+        raise TypeError(f"{cls.__name__}: {min(twice)} is in two of its bases")

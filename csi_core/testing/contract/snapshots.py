@@ -194,8 +194,7 @@ class SnapshotTests(Selection):
             snapshot = case.snapshot(f"snap-{number}", volume)
             checksums[snapshot.handle] = checksum
             volume = case.restore(f"generation-{number}", mode, snapshot)
-        snapshots = [case.backend.get_snapshot(handle) for handle in checksums]
-        for snapshot in snapshots:
-            assert snapshot is not None
-            restored = case.restore(f"check-{snapshot.name}", mode, snapshot)
-            assert case.checksum(restored, mode) == checksums[snapshot.handle]
+        for handle, checksum in checksums.items():
+            found = case.backend.get_snapshot(handle)
+            assert found is not None
+            assert case.checksum(case.restore(f"check-{found.name}", mode, found), mode) == checksum

@@ -213,7 +213,7 @@ class VolumeTests(Selection):
 
     @needs("modify_volume")
     def test_modify(self, case: BackendCase) -> None:
-        """Mutable parameters are in force and recorded, repeatedly and after a restart (CSI "ControllerModifyVolume")."""
+        """Mutable parameters are recorded, repeatedly and after a restart (CSI "ControllerModifyVolume")."""
         mode, description = self.volume_modes[0], case.backend.description
         first, second = case.mutable
         volume = case.backend.create_volume(case.spec("data", mode, mutable=first)).value
