@@ -1,0 +1,123 @@
+//! Taking extents: one run, several at once, or more of a run that is there.
+
+use super::free::Fit;
+use super::run::Span;
+use super::{MAX_SEGMENT_EXTENTS, Pool, PoolError, Run};
+
+/// What to allocate: so many extents in one run, and where it may lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    fit: Fit,
+    room: u64,
+}
+
+impl Request {
+    /// A run of `length` extents, anywhere.
+    ///
+    /// # Errors
+    /// [`PoolError::Empty`] for a length of 0.
+    pub fn new(length: u64) -> Result<Self, PoolError> {
+        if length == 0 {
+            return Err(PoolError::Empty);
+        }
+        Ok(Self { fit: Fit { length, alignment: 1 }, room: 0 })
+    }
+
+    /// The run begins at a multiple of `extents`, counted from the beginning of its segment.
+    ///
+    /// # Errors
+    /// [`PoolError::Alignment`] unless that is a power of two up to [`MAX_SEGMENT_EXTENTS`].
+    pub fn aligned_to(mut self, extents: u64) -> Result<Self, PoolError> {
+        if !extents.is_power_of_two() || extents > MAX_SEGMENT_EXTENTS {
+            return Err(PoolError::Alignment { extents });
+        }
+        self.fit.alignment = extents;
+        Ok(self)
+    }
+
+    /// The run is expected to grow by `extents`: leave that much free behind it, and before it for the
+    /// neighbour there, if any place has so much; else share out the longest free run.
+    ///
+    /// A wish, not a reservation: when the pool fills up the room is given to others.
+    #[must_use]
+    pub fn with_room(mut self, extents: u64) -> Self {
+        self.room = extents;
+        self
+    }
+}
+
+impl Pool {
+    /// Takes one run from nearly the shortest free run that is long enough; `None` where there is none.
+    #[inline]
+    #[must_use]
+    pub fn allocate(&mut self, request: Request) -> Option<Run> {
+        let taken = if request.room == 0 {
+            self.free.take_best(request.fit)
+        } else {
+            self.free.take_roomy(request.fit, request.room)
+        };
+        taken.map(Span::run)
+    }
+
+    /// Takes one run for each request, in their order, or nothing at all.
+    ///
+    /// `None` may also mean that the requests fit only in an arrangement that was not found: the longest
+    /// are placed first, and none is moved afterwards.
+    #[must_use]
+    pub fn allocate_batch(&mut self, requests: &[Request]) -> Option<Vec<Run>> {
+        let wanted = requests.iter().try_fold(0_u64, |sum, request| sum.checked_add(request.fit.length));
+        if wanted.is_none_or(|extents| extents > self.free_extents()) {
+            return None;
+        }
+        let mut longest_first: Vec<u32> = (0..requests.len() as u32).collect();
+        longest_first.sort_by_key(|&index| std::cmp::Reverse(requests[index as usize].fit.length));
+        let mut runs = vec![Run { segment: 0, start: 0, length: 0 }; requests.len()];
+        for (placed, &index) in longest_first.iter().enumerate() {
+            if let Some(run) = self.allocate(requests[index as usize]) {
+                runs[index as usize] = run;
+                continue;
+            }
+            for &index in &longest_first[..placed] {
+                self.put_back(runs[index as usize]);
+            }
+            return None;
+        }
+        Some(runs)
+    }
+
+    /// How many extents behind `run` are free without a gap.
+    ///
+    /// # Errors
+    /// As for [`Pool::free`].
+    pub fn room_behind(&self, run: Run) -> Result<u64, PoolError> {
+        Ok(self.free_behind(self.span_of(run)?)?.map_or(0, Span::length))
+    }
+
+    /// Lengthens `run` in its place by the `extents` behind it; `None` where not all of them are free.
+    ///
+    /// # Errors
+    /// As for [`Pool::free`].
+    pub fn extend(&mut self, run: Run, extents: u64) -> Result<Option<Run>, PoolError> {
+        let span = self.span_of(run)?;
+        let room = self.free_behind(span)?;
+        if extents == 0 {
+            return Ok(Some(run));
+        }
+        Ok(room.filter(|room| room.length() >= extents).map(|room| {
+            self.free.take_at(Span::new(room.start, room.start + extents));
+            Run { length: run.length + extents, ..run }
+        }))
+    }
+
+    fn free_behind(&self, span: Span) -> Result<Option<Span>, PoolError> {
+        self.check_not_quarantined(span)?;
+        let refused = |free: Span| PoolError::Free { run: span.run(), free: free.run() };
+        self.free.following(span).map_err(refused)
+    }
+
+    /// Undoes an allocation of this very call.
+    pub(super) fn put_back(&mut self, run: Run) {
+        let given = self.span_of(run).is_ok_and(|span| self.free.give(span).is_ok());
+        assert!(given, "{run} were taken a moment ago");
+    }
+}

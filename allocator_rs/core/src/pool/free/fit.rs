@@ -1,0 +1,136 @@
+//! Which free run to take: nearly the shortest that fits, found in bounded time.
+
+use super::FreeRuns;
+use super::bins::{bin_of, shortest_of};
+use crate::pool::run::Span;
+
+/// Runs of a bin that are looked at before the shortest of them is taken. The rest of a bin is looked
+/// at only where the request would fail otherwise.
+const SCAN: usize = 8;
+
+/// What a place must offer.
+#[derive(Clone, Copy, Debug)]
+pub struct Fit {
+    /// Extents.
+    pub length: u64,
+    /// The first extent is a multiple of this power of two.
+    pub alignment: u64,
+}
+
+impl Fit {
+    /// Where in `run` it would begin.
+    #[inline]
+    fn start_in(self, run_start: u64, run_end: u64) -> Option<u64> {
+        let start = (run_start + self.alignment - 1) & !(self.alignment - 1);
+        (start < run_end && run_end - start >= self.length).then_some(start)
+    }
+}
+
+impl FreeRuns {
+    /// Takes `fit` from nearly the shortest free run that has it, from its front.
+    #[inline]
+    pub fn take_best(&mut self, fit: Fit) -> Option<Span> {
+        let id = if fit.alignment == 1 { self.best(fit.length) } else { self.best_aligned(fit) }?;
+        let start = fit.start_in(self.nodes[id].start, self.nodes[id].end)?;
+        let span = Span::new(start, start + fit.length);
+        self.take(id, span);
+        Some(span)
+    }
+
+    /// Takes `fit` such that free extents are left on either side, `room` of them where there are as many.
+    ///
+    /// The room before it is for whatever lies there and may want to grow as well.
+    pub fn take_roomy(&mut self, fit: Fit, room: u64) -> Option<Span> {
+        let wanted = fit.length.saturating_add(room.saturating_mul(2)).saturating_add(fit.alignment - 1);
+        let id =
+            self.best(wanted).or_else(|| self.longest()).filter(|&id| self.nodes[id].length() >= fit.length);
+        let Some(id) = id else { return self.take_best(fit) };
+        let (start, end) = (self.nodes[id].start, self.nodes[id].end);
+        // Nobody is in front of a segment's first extent.
+        let nobody_before = crate::pool::run::offset_of(start) == 0;
+        let skip = if nobody_before { 0 } else { room.min((end - start - fit.length) / 2) };
+        let place = fit.start_in(start + skip, end).or_else(|| fit.start_in(start, end));
+        let Some(place) = place else { return self.take_best(fit) };
+        let span = Span::new(place, place + fit.length);
+        self.take(id, span);
+        Some(span)
+    }
+
+    /// The longest free run.
+    pub fn longest_span(&self) -> Option<Span> {
+        self.longest().map(|id| self.span(id))
+    }
+
+    /// Of the first runs of the bin of `length`, or else of the next bin, the shortest that is long enough.
+    #[inline]
+    fn best(&mut self, length: u64) -> Option<u32> {
+        let own = bin_of(length);
+        let bin = self.bins.get(own);
+        if bin.longest >= length {
+            if shortest_of(own + 1) - shortest_of(own) == 1 {
+                return Some(bin.head);
+            }
+            if let Some(id) = self.shortest_fitting(own, length, SCAN) {
+                return Some(id);
+            }
+        }
+        if let Some(next) = self.bins.filled_from(own + 1) {
+            return self.shortest_fitting(next, length, SCAN);
+        }
+        if bin.longest < length {
+            return None;
+        }
+        let found = self.shortest_fitting(own, length, usize::MAX);
+        if found.is_none() {
+            // The bin's bound was too high: the next request like this one costs nothing.
+            self.bins.note_longest(own, length - 1);
+        }
+        found
+    }
+
+    fn best_aligned(&mut self, fit: Fit) -> Option<u32> {
+        // Behind this bin every run is long enough wherever it begins.
+        let sure = bin_of(fit.length.saturating_add(fit.alignment - 1)) + 1;
+        let mut number = bin_of(fit.length);
+        let first = number;
+        while let Some(bin) = self.bins.filled_from(number) {
+            if let Some(id) = self.shortest_aligned(bin, fit, SCAN) {
+                return Some(id);
+            }
+            number = bin + 1;
+            if bin >= sure {
+                break;
+            }
+        }
+        (first..sure).find_map(|bin| self.shortest_aligned(bin, fit, usize::MAX))
+    }
+
+    /// Of the first `scan` runs of a bin, the shortest of at least `length`.
+    #[inline]
+    fn shortest_fitting(&self, bin: usize, length: u64, scan: usize) -> Option<u32> {
+        let mut best = None;
+        let mut best_length = u64::MAX;
+        for id in self.bins.members(&self.nodes, bin).take(scan) {
+            let candidate = self.nodes[id].length();
+            if candidate >= length && candidate < best_length {
+                best = Some(id);
+                best_length = candidate;
+                if candidate == length {
+                    break;
+                }
+            }
+        }
+        best
+    }
+
+    fn shortest_aligned(&self, bin: usize, fit: Fit, scan: usize) -> Option<u32> {
+        let members = self.bins.members(&self.nodes, bin).take(scan);
+        let fitting = members.filter(|&id| fit.start_in(self.nodes[id].start, self.nodes[id].end).is_some());
+        fitting.min_by_key(|&id| self.nodes[id].length())
+    }
+
+    fn longest(&self) -> Option<u32> {
+        let bin = self.bins.filled_up_to(usize::MAX)?;
+        self.bins.members(&self.nodes, bin).max_by_key(|&id| self.nodes[id].length())
+    }
+}
