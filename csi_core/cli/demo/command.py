@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -17,7 +16,7 @@ from csi_core import log
 from csi_core._proto import csi_pb2 as pb
 from csi_core.cli.demo.client import Client, MismatchError
 from csi_core.cli.demo.cluster import Cluster
-from csi_core.cli.demo.place import Place, make_place
+from csi_core.cli.demo.place import Place, make_place, missing_privilege
 from csi_core.cli.demo.report import Report
 from csi_core.cli.demo.samples import PoolWatch
 from csi_core.cli.demo.setting import LOOP, SIM, Setting
@@ -42,14 +41,14 @@ SETTLE_S = 5.0
 @click.option("--keep", is_flag=True, help="Leave the directories, with the server's log, for a look.")
 def demo(backend: str | None, pool_dir: Path | None, keep: bool) -> None:
     """Walk real volumes through their life, with a client in the place of Kubernetes."""
-    root = os.geteuid() == 0
-    if not root and backend == "loop":
-        raise click.UsageError("loop devices and mounts need root: run this as root, or with --backend sim")
+    missing = missing_privilege()
+    if missing and backend == "loop":
+        raise click.UsageError(f"loop devices and mounts need root ({missing}): use --backend sim")
     log.configure("console", "warning")
     report = Report()
-    if not root:
-        report.say("Not root: no loop devices and no mounts. This is the same walk on the simulator.")
-    setting = LOOP if root and backend != "sim" else SIM
+    setting = SIM if missing or backend == "sim" else LOOP
+    if missing:
+        report.say(f"No loop devices and no mounts here ({missing}): this is the same walk on the simulator.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         failures = _run(setting, report, pool_dir, keep)

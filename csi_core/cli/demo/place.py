@@ -13,12 +13,24 @@ from pathlib import Path
 
 from csi_core.run import run
 
-__all__ = ["Place", "make_place"]
+__all__ = ["Place", "make_place", "missing_privilege"]
 
 IMAGE_BYTES = 8 << 30
 """Of the pool's filesystem; the file is sparse and a run writes about 200 MB into it."""
 
 TOOL_TIMEOUT_S = 60.0
+CAP_SYS_ADMIN = 21
+
+
+def missing_privilege() -> str:
+    """Why loop devices and mounts cannot be made here, for people; "" where they can."""
+    if os.geteuid() != 0:
+        return "not root"
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    if not int(effective, 16) >> CAP_SYS_ADMIN & 1:
+        return "root without CAP_SYS_ADMIN; run the container privileged"
+    return "" if Path("/dev/loop-control").exists() else "there is no /dev/loop-control"
 
 
 @dataclass(frozen=True, slots=True)

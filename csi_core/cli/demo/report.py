@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections import defaultdict
@@ -105,7 +106,8 @@ class Report:
     def _chart(self, values: Sequence[int]) -> str:
         ticks = TICKS if self._console.encoding.lower().startswith("utf") else ASCII_TICKS
         columns = min(CHART_COLUMNS, len(values))
-        picked = [values[i * len(values) // columns] for i in range(columns)]
+        edges = [i * len(values) // columns for i in range(columns + 1)]
+        picked = [max(values[start:end]) for start, end in itertools.pairwise(edges)]
         low, high = min(values), max(values)
         span = (high - low) or 1
         return "".join(ticks[(value - low) * (len(ticks) - 1) // span] for value in picked)
