@@ -33,7 +33,7 @@ def fault(name: str) -> None:
 
 
 def _reached(name: str) -> None:
-    global _left
+    global _left  # noqa: PLW0603 - counted down once in the life of a process
     if _trace:
         with Path(_trace).open("a", encoding="utf-8") as trace:
             trace.write(f"{name}\n")
