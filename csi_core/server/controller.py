@@ -12,12 +12,12 @@ import grpc
 
 from csi_core._proto import csi_pb2 as pb
 from csi_core._proto.csi_pb2_grpc import ControllerServicer
-from csi_core.errors import InvalidArgument, Unsupported
+from csi_core.errors import Unsupported
 from csi_core.locks import Key
 from csi_core.model import ContentSource, Existing, Reach, SourceKind
 from csi_core.router import MalformedId
 from csi_core.server.capacity import room_for
-from csi_core.server.codec.fields import MAX_NODE_ID_BYTES, check_id, check_map, check_string, not_negative
+from csi_core.server.codec.fields import MAX_NODE_ID_BYTES, check_id, check_map, check_string, not_negative, require
 from csi_core.server.codec.parameters import parse_mutable, parse_secrets
 from csi_core.server.codec.publish import decode_publish
 from csi_core.server.codec.volume import decode_create_volume, decode_expand, decode_modify, encode_volume
@@ -159,9 +159,9 @@ class Controller(SnapshotCalls, HealthCalls, ControllerServicer):
     ) -> pb.ControllerExpandVolumeResponse:
         """Grow the storage behind a volume; the nodes grow the filesystem."""
         self._driver.require("expand_volume", "ControllerExpandVolume")
-        if not request.HasField("capacity_range"):
-            raise InvalidArgument("capacity_range is required")
+        require(request.HasField("capacity_range"), "capacity_range")
         backend, handle, size, _ = decode_expand(request, self._driver.router)
+        require(size.required_bytes or size.limit_bytes, "capacity_range.required_bytes or limit_bytes")
         if backend.description.reach is Reach.NODE_LOCAL:
             raise Unsupported(f"volumes of backend {backend.name!r} are grown on their node, by NodeExpandVolume")
         with self._driver.locks.hold("ControllerExpandVolume", volume_key(backend, handle)):
