@@ -4,7 +4,7 @@ A read-only bind of a device node does not stop writes: the flag is about the no
 the device itself is made read-only (BLKROSET), which the kernel honours for descriptors opened before
 as well, and a pod cannot undo without CAP_SYS_ADMIN. As that holds for all of a node's users of the
 device, a volume is published read-only or writable on a node, never both; the bind's own ``ro`` flag
-records which. The flag outlives a detach of a loop device, so unstage clears it.
+records which. The flag outlives a detach of a loop device: unstage clears it, and so does whoever is to write next.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A freeze belongs to the filesystem, not to the process: it outlives the driver, and every writer of a
 pod hangs for as long as it lasts. So a watchdog thaws when the time is up; and a file beside the
-mount point says that it was this driver that froze it, so that the next start can thaw what a killed
-one left, and leaves alone what a backup program of the node has frozen.
+mount point, locked for as long as its process lives, says that it was a driver that froze it: the next
+start thaws what a killed one left, and leaves alone what another driver or a backup program has frozen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from csi_core.errors import CallError, FailedPrecondition, StorageFailure, TimedOut
+from csi_core.errors import CallError, FailedPrecondition, StorageFailure, TimedOut, Unavailable
 from csi_core.faults import fault
 from csi_core.node.mkfs_options import FILESYSTEMS
 from csi_core.node.mountinfo import MountTable
@@ -35,42 +35,54 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Frozen:
+    """A frozen filesystem, with descriptors of its root and of its locked record."""
+
     mount_point: Path
     root: int
+    record: int
 
-    def thaw(self) -> None:
+    def thaw(self) -> bool:
+        """Answer whether it still was frozen."""
         try:
             fcntl.ioctl(self.root, _FITHAW, 0)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # EINVAL: not frozen any more
+            if error.errno != errno.EINVAL:
                 raise
+            return False
         finally:
+            _record_path(self.mount_point).unlink(missing_ok=True)
+            os.close(self.record)
             os.close(self.root)
-            _record(self.mount_point).unlink(missing_ok=True)
+        return True
 
 
 @dataclass(slots=True)
 class _Freeze:
     """What one call has frozen. The call and its watchdog share it."""
 
+    time_limit_s: float
     mutex: threading.Lock = field(default_factory=threading.Lock)
     held: list[_Frozen] = field(default_factory=list)
     expired: bool = False
+    meddled_with: list[Path] = field(default_factory=list)
 
     def add(self, device: Path, mount_point: Path) -> None:
         root = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        record = _record(mount_point)
+        record = _lock_record(mount_point, os.O_CREAT)
         try:
-            record.touch()
+            if record is None:
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
             fault("node.freeze.before_freeze")
             fcntl.ioctl(root, _FIFREEZE, 0)
         except OSError as error:
             os.close(root)
-            record.unlink(missing_ok=True)
+            if record is not None:
+                _record_path(mount_point).unlink(missing_ok=True)
+                os.close(record)
             raise _explain(error, device, mount_point) from error
         fault("node.freeze.after_freeze")
         with self.mutex:
-            self.held.append(_Frozen(mount_point, root))
+            self.held.append(_Frozen(mount_point, root, record))
             late = self.expired
         if late:  # it came too late for the watchdog
             self.thaw()
@@ -78,16 +90,22 @@ class _Freeze:
     def thaw(self) -> None:
         with self.mutex:
             while self.held:
-                self.held.pop().thaw()
-
-    def check(self, time_limit_s: float) -> None:
-        if self.expired:
-            raise TimedOut(f"filesystems may be frozen for {time_limit_s:g} s and were thawed before the work was done")
+                frozen_one = self.held.pop()
+                if not frozen_one.thaw():
+                    self.meddled_with.append(frozen_one.mount_point)
 
     def expire(self) -> None:
         with self.mutex:
             self.expired = True
         self.thaw()
+
+    def check(self) -> None:
+        if self.expired:
+            raise TimedOut(
+                f"filesystems may be frozen for {self.time_limit_s:g} s and were thawed before the work was done"
+            )
+        if self.meddled_with:
+            raise Unavailable(f"{self.meddled_with[0]} was thawed by somebody else before the work was done; repeat it")
 
 
 @contextmanager
@@ -98,9 +116,10 @@ def frozen(devices: tuple[Path, ...], time_limit_s: float) -> Iterator[None]:
 
     Raises:
         TimedOut: the time was up and the watchdog has thawed them: what was done meanwhile must be thrown away.
+        Unavailable: somebody else has thawed one of them: the same.
         FailedPrecondition: somebody else has frozen one of them.
     """
-    freeze = _Freeze()
+    freeze = _Freeze(time_limit_s)
     watchdog = threading.Timer(time_limit_s, freeze.expire)
     watchdog.daemon = True
     watchdog.start()
@@ -111,26 +130,41 @@ def frozen(devices: tuple[Path, ...], time_limit_s: float) -> Iterator[None]:
                 freeze.add(device, mounts[0].path)
             else:
                 _flush(device)
-        freeze.check(time_limit_s)
+        freeze.check()
         yield
     finally:
         watchdog.cancel()
         freeze.thaw()
-    freeze.check(time_limit_s)
+    freeze.check()
 
 
 def thaw_left_frozen() -> None:
     """Thaw what a driver that was killed has left frozen. Called before any backend starts."""
     for mount in MountTable.read().of_types(frozenset(FILESYSTEMS)):
-        if not _record(mount.path).exists():
+        try:
+            record = _lock_record(mount.path)
+        except OSError:  # no record, and so not frozen by a driver
+            continue
+        if record is None:  # by one that is alive
             continue
         root = os.open(mount.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        _Frozen(mount.path, root).thaw()
-        _log.warning("thawed a filesystem that was left frozen", path=str(mount.path))
+        if _Frozen(mount.path, root, record).thaw():
+            _log.warning("thawed a filesystem that was left frozen", path=str(mount.path))
 
 
-def _record(mount_point: Path) -> Path:
+def _record_path(mount_point: Path) -> Path:
     return mount_point.parent / f".{mount_point.name}.csi-core-frozen"  # with_name() refuses "/"
+
+
+def _lock_record(mount_point: Path, flags: int = 0) -> int | None:
+    """Open and lock the record; None where a process that is alive has it."""
+    record = os.open(_record_path(mount_point), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
+    try:
+        fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(record)
+        return None
+    return record
 
 
 def _flush(device: Path) -> None:

@@ -87,15 +87,17 @@ class KernelMounts:
     ) -> None:
         live = MountTable.read().of_device(source.device)
         if live:  # its mount at the staging path was taken away by hand, and pods still use others
-            fs_type, fresh = live[0].fs_type, False
+            fs_type, found, fresh = live[0].fs_type, None, False
         else:
+            # left by a read-only raw block volume that had this loop device before and was never unstaged
+            self.set_device_read_only(source.device, read_only=False)
             found = filesystems.probe(source.device)
             fs_type = filesystems.choose_type(source, capability.fs_type, served, found)
             fresh = not source.formatted and (found is None or found.unfinished)
         options = mount_options(fs_type, capability.mount_flags, capability.access_mode.read_only)
         if fresh:
             _refuse_other_users(source.device)
-            filesystems.make(source, fs_type, found if not live else None)
+            filesystems.make(source, fs_type, found)
         elif not live and not options.read_only and fs_type == "ext4" and growth.lacks_cap_sys_resource():
             growth.grow_unmounted_ext4(source.device)
         if fresh and options.read_only:  # the label comes off a writable filesystem only

@@ -187,6 +187,7 @@ class Node:
         unmount_below(self.directory)
         for image in self.images.directory.iterdir():
             if (device := self.images.device(image.name)) is not None:
+                run(["blockdev", "--setrw", str(device)], timeout_s=TIMEOUT_S, mutates=True)
                 losetup("--detach", str(device))
         self.volumes = NodeVolumes(KernelMounts(), "node-1")
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,37 +84,46 @@ def test_a_complete_but_unfinished_filesystem_is_made_again(node: Node, fs_type:
 @pytest.mark.parametrize("fs_type", FILESYSTEMS)
 def test_an_mkfs_that_outlived_its_driver_is_not_run_into(node: Node, fs_type: str) -> None:
     device = attach(node)
+    gate = node.directory / "gate"
+    os.mkfifo(gate)
     driver = os.fork()
-    if driver == 0:  # a driver that is killed while its mkfs runs, and the mkfs stopped where it is
-        _run_alone(["sh", "-c", f"kill -STOP $$; exec mkfs.{fs_type} -q -L {UNFINISHED} {device}"], device)
+    if driver == 0:  # a driver that is killed while its mkfs waits for the disk
+        _run_alone(["sh", "-c", f"read go < {gate}; exec mkfs.{fs_type} -q -L {UNFINISHED} {device}"], device)
         os._exit(0)
-    mkfs = stopped_child(driver)
+    mkfs = only_child(driver, "sh")
     os.kill(driver, signal.SIGKILL)
     os.waitpid(driver, 0)
     with pytest.raises(Busy, match="still being formatted"):
         node.stage(filesystem(fs_type))
     assert node.images.formatted == {}
     assert node.images.device("v") == device, "Busy is not final: what is attached stays"
-    os.kill(mkfs, signal.SIGCONT)
-    ends_at = time.monotonic() + TIMEOUT_S
-    while Path(f"/proc/{mkfs}").exists() and "Z" not in state(mkfs) and time.monotonic() < ends_at:
-        time.sleep(0.005)
+    gate.write_text("go\n")
+    wait_for(lambda: state(mkfs) in ("", "Z"))
     node.stage(filesystem(fs_type))
     usable_and_sound(node, fs_type)
 
 
 def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
-def stopped_child(parent: int) -> int:
+def only_child(parent: int, name: str) -> int:
+    def children() -> list[int]:
+        pids = map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+        return [pid for pid in pids if Path(f"/proc/{pid}/comm").read_text().strip() == name]
+
+    wait_for(lambda: bool(children()))
+    return children()[0]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
     ends_at = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < ends_at:
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        if children and state(int(children[0])) == "T":
-            return int(children[0])
+    while not condition():
+        assert time.monotonic() < ends_at
         time.sleep(0.005)
-    raise AssertionError("mkfs was not started")
 
 
 @pytest.mark.parametrize("fs_type", FILESYSTEMS)
