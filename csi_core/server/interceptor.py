@@ -10,10 +10,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from csi_core.deadline import call_deadline
@@ -131,9 +133,14 @@ class CallInterceptor(grpc.ServerInterceptor):
 
 
 def _subject(request: Message) -> dict[str, str]:
-    fields = request.DESCRIPTOR.fields_by_name
-    field = next((name for name in _SUBJECTS if name in fields), None)
+    field = _subject_field(request.DESCRIPTOR)
+    # Not judged yet, so of any length.
     return {field: getattr(request, field)[:256]} if field else {}
+
+
+@cache
+def _subject_field(descriptor: Descriptor) -> str:
+    return next((name for name in _SUBJECTS if name in descriptor.fields_by_name), "")
 
 
 def _time_left_s(context: grpc.ServicerContext) -> float | None:
