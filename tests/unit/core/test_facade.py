@@ -63,7 +63,7 @@ def test_a_hook_that_is_not_implemented(started, smallest):
 
 def test_not_started(smallest):
     backend = Backend.load("b", smallest())
-    for call in (lambda: backend.get_volume("x"), lambda: backend.description, lambda: backend.diagnose()):
+    for call in (lambda: backend.get_volume("x"), lambda: backend.description, backend.diagnose):
         with pytest.raises(Unavailable, match="backend 'b' is not ready yet"):
             call()
 
