@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.option.benchmark_columns = ["min", "median", "iqr", "rounds"]
     config.stash[_findings] = Findings()
     config.stash[_directory] = Path(config.getoption("--pool-dir"))
 

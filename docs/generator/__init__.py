@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backends.loop.options import LoopOptions, LoopParameters, PoolOptions
+from backends.loop.options import LoopOptions, LoopParameters
 from backends.sim.options import SimMutable, SimOptions, SimParameters, SimSecrets, SimSnapshotParameters
 from csi_core.config import Config
+from csi_core.parameter_docs import markdown_table
 from generator.hooks import hooks
-from generator.models import section_tables, table
 from generator.options import mkfs_options, mount_options
 
 PARTS: dict[str, Callable[[], str]] = {
     "hooks": hooks,
-    "configuration": lambda: section_tables(Config),
+    "configuration": lambda: markdown_table(Config),
     "mkfs-options": mkfs_options,
     "mount-options": mount_options,
-    "loop-options": lambda: table(LoopOptions),
-    "loop-pool-options": lambda: table(PoolOptions),
-    "loop-parameters": lambda: table(LoopParameters),
-    "sim-options": lambda: table(SimOptions),
-    "sim-parameters": lambda: table(SimParameters),
-    "sim-mutable": lambda: table(SimMutable),
-    "sim-snapshot-parameters": lambda: table(SimSnapshotParameters),
-    "sim-secrets": lambda: table(SimSecrets),
+    "loop-options": lambda: markdown_table(LoopOptions),
+    "loop-parameters": lambda: markdown_table(LoopParameters),
+    "sim-options": lambda: markdown_table(SimOptions),
+    "sim-parameters": lambda: markdown_table(SimParameters),
+    "sim-mutable": lambda: markdown_table(SimMutable),
+    "sim-snapshot-parameters": lambda: markdown_table(SimSnapshotParameters),
+    "sim-secrets": lambda: markdown_table(SimSecrets),
 }

@@ -9,10 +9,26 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from csi_core.config import parse_config
+from csi_core.config_source import Source
+from csi_core.facade import Backend
 from csi_core.hookspecs import REQUIRED, BackendSpec
+from csi_core.model import (
+    AccessMode,
+    AttachRequest,
+    Created,
+    Existing,
+    SizeRange,
+    VolumeCapability,
+    VolumeMode,
+    VolumeSpec,
+)
+from csi_core.parameters import Parameters
+from csi_core.registry import load_plugin
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benches/**/*.md")])
@@ -54,6 +70,45 @@ def test_python_blocks_compile(page: Path) -> None:
     for language, code in FENCE.findall(page.read_text(encoding="utf-8")):
         if language == "python" and not code.startswith("def "):  # a bare signature is no statement
             ast.parse(code)
+
+
+def configurations() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for language, text in FENCE.findall(page.read_text(encoding="utf-8")):
+            if language == "yaml" and text.startswith(("driver:", "# csi.yaml\ndriver:")):
+                yield page_id(page), text
+
+
+@pytest.mark.parametrize(("page", "text"), list(configurations()))
+def test_whole_configurations_are_accepted(page: str, text: str) -> None:
+    config = parse_config(Source.parse(text, page))
+    for backend in config.backends.values():
+        load_plugin(backend.type, backend.options)
+
+
+def test_the_backend_in_the_readme_works(tmp_path: Path) -> None:
+    """Not what it looks like, what it does: the facade loads it, and it keeps its volumes."""
+    code = next(text for language, text in FENCE.findall((ROOT / "README.md").read_text()) if language == "python")
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    backend = Backend.load("directories", names["DirectoryBackend"]({"root": str(tmp_path)}))
+    backend.start(None)
+    capability = VolumeCapability(VolumeMode.FILESYSTEM, AccessMode.SINGLE_NODE_WRITER)
+    specs = [VolumeSpec(name, SizeRange(5 << 20), (capability,), Parameters()) for name in ("a", "b/../c", "\u00fc")]
+    made = [backend.create_volume(spec) for spec in specs]
+    assert all(isinstance(outcome, Created) for outcome in made)
+    assert backend.create_volume(specs[1]) == Existing(made[1].value)
+    assert backend.get_volume("../a") is None
+    first = backend.list_volumes("", 2)
+    rest = backend.list_volumes(first.next_cursor, 2)
+    assert {v.name for v in (*first.entries, *rest.entries)} == {"a", "b/../c", "\u00fc"}
+    assert rest.next_cursor == ""
+    source = backend.attach_volume(AttachRequest(made[2].value.handle, capability))
+    assert source.path.is_dir()
+    for outcome in made:
+        for _ in range(2):
+            backend.delete_volume(outcome.value.handle, Parameters())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
