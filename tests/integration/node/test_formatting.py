@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from csi_core.errors import Busy, DataLoss, FailedPrecondition, InvalidArgument
+from csi_core.node import filesystems, kernel, staging
 from csi_core.node.filesystems import UNFINISHED, _run_alone
 from csi_core.node.mkfs_options import mkfs_command
+from csi_core.node.mountinfo import MountTable
 from csi_core.run import run
 
 from .capabilities import FILESYSTEMS, filesystem
@@ -290,3 +292,31 @@ def test_a_crash_image_has_its_journal_replayed(node: Node) -> None:
         assert (staging / "file").read_text() == "synced"
         node.unstage("crashed")
         node.unstage()
+
+
+POINTS = ("after_attach", "before_mkfs", "after_mkfs", "after_label", "after_mark", "after_mount")
+
+
+@pytest.mark.parametrize("fs_type", FILESYSTEMS)
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("power_cut", [False, True])
+def test_a_stage_that_was_killed_at_any_point_is_repeated(
+    node: Node, fs_type: str, point: str, power_cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = os.fork()
+    if driver == 0:
+        for module in (filesystems, kernel, staging):
+            monkeypatch.setattr(module, "fault", lambda name: name == f"node.stage.{point}" and os.kill(os.getpid(), 9))
+        node.stage(filesystem(fs_type))
+        os._exit(0)
+    _, status = os.waitpid(driver, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL, "the point was not reached"
+    mounted = MountTable.read().at(node.staging()) is not None
+    assert mounted == (point == "after_mount"), "nothing is seen before it is complete"
+    if point in ("after_mark", "after_mount"):
+        node.images.formatted["v"] = fs_type  # the mark was made in the process that is gone
+    if power_cut:
+        node.reboot()
+    node.stage(filesystem(fs_type))
+    assert node.images.formatted == {"v": fs_type}
+    usable_and_sound(node, fs_type)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from csi_core.node.mountinfo import MountTable, canonical, escape, parse, unescape
+
+TABLE = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
+24 27 0:6 / /dev rw,relatime shared:2 - devtmpfs devtmpfs rw,size=12334460k
+27 1 254:0 / / rw,relatime shared:1 master:3 propagate_from:4 - ext4 /dev/vda rw,discard
+40 27 7:3 / /var/lib/a\040b/globalmount rw,noexec shared:9 - xfs /dev/loop3 rw,nouuid
+41 27 7:3 / /pods/1/mount ro,noexec - xfs /dev/loop3 rw,nouuid
+42 27 0:6 /loop4 /staging/device rw - devtmpfs devtmpfs rw
+43 27 0:6 /loop4 /pods/2/dev rw - devtmpfs devtmpfs rw
+44 27 0:6 /loop44 /pods/3/dev rw - devtmpfs devtmpfs rw
+45 27 0:51 / /mnt/b rw - btrfs /dev/loop7 rw,subvol=/
+46 27 7:3 / /pods/1/mount rw - xfs /dev/loop3 rw,nouuid
+47 27 254:0 /srv/dir /pods/4/mount rw - ext4 /dev/vda rw
+48 27 0:60 / /nfs rw - nfs4 server:/export/v\040w rw,vers=4.2
+"""
+TABLE += "49 27 7:33 / /odd\r\u2028path rw - ext4 /dev/loop33 rw\n"
+
+
+@pytest.fixture
+def table() -> MountTable:
+    return MountTable(TABLE)
+
+
+def test_a_line_with_every_optional_field() -> None:
+    mount = parse(TABLE.splitlines()[2])
+    assert (mount.id, mount.parent_id, mount.device, mount.root, mount.path) == (27, 1, "254:0", "/", Path("/"))
+    assert (mount.fs_type, mount.source) == ("ext4", "/dev/vda")
+    assert mount.super_options == {"rw", "discard"}
+    assert not mount.read_only
+
+
+def test_read_only_by_the_mount_or_by_its_filesystem() -> None:
+    assert parse("1 2 7:3 / /a ro - xfs /dev/loop3 rw").read_only
+    assert parse("1 2 7:3 / /a rw - xfs /dev/loop3 ro").read_only
+    assert not parse("1 2 7:3 / /a rw,errors=remount-ro - ext4 /dev/loop3 rw").read_only
+
+
+@pytest.mark.parametrize(
+    "path", ["/plain", "/a b", "/tab\there", "/new\nline", "/back\\slash", "/\\040", "/#hash", "/ü"]
+)
+def test_paths_are_escaped_and_unescaped(path: str) -> None:
+    assert unescape(escape(path)) == path
+    assert not set(escape(path)) & set(" \t\n")
+
+
+def test_the_top_of_a_stack(table: MountTable) -> None:
+    assert [m.id for m in table.stack(Path("/pods/1/mount"))] == [41, 46]
+    top = table.at(Path("/pods/1/mount"))
+    assert top is not None
+    assert top.id == 46
+    assert table.at(Path("/pods/1")) is None
+    assert table.at(Path("/var/lib/a b/globalmount")) is not None
+
+
+def test_a_path_with_characters_that_split_lines(table: MountTable) -> None:
+    assert table.at(Path("/odd\r\u2028path")) is not None
+
+
+def test_all_that_shows_the_same(table: MountTable) -> None:
+    assert [m.id for m in table.showing(("7:3", "/"))] == [40, 41, 46]
+    assert [m.id for m in table.showing(("0:6", "/loop4"))] == [42, 43], "not /loop44"
+    assert [m.id for m in table.of_node(Path("/dev/loop4"))] == [42, 43]
+
+
+def test_a_share_by_its_remote(table: MountTable) -> None:
+    assert [m.id for m in table.of_source("server:/export/v w")] == [48]
+
+
+def test_a_device_by_its_number(table: MountTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"/dev/loop3": (7, 3), "/dev/loop7": (7, 7)}
+
+    class Status:
+        def __init__(self, number: int) -> None:
+            self.st_rdev = number
+
+    def stat(path: Path) -> Status:
+        return Status(os.makedev(*numbers.get(str(path), (0, 0))))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert [m.id for m in table.of_device(Path("/dev/loop3"))] == [40, 41, 46]
+    assert [m.id for m in table.of_device(Path("/dev/loop7"))] == [45], "btrfs, by its source"
+
+
+def test_filesystems_of_a_type(table: MountTable) -> None:
+    assert [m.id for m in table.of_types(frozenset({"xfs", "btrfs"}))] == [45, 40, 41, 46]
+
+
+def test_canonical_resolves_parents_only(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real" / "last").symlink_to("/")
+    assert canonical(tmp_path / "link" / "last") == tmp_path.resolve() / "real" / "last"
+    assert canonical(tmp_path / "link" / "missing" / "x") == tmp_path.resolve() / "real" / "missing" / "x"
+
+
+def test_the_real_table_can_be_read() -> None:
+    table = MountTable.read()
+    assert table.at(Path("/proc")) is not None
+    assert len(table.all()) >= 2
