@@ -6,6 +6,7 @@ import json
 import socket
 
 import pytest
+import structlog
 from click.testing import CliRunner
 
 from csi_core.cli.main import main
@@ -24,10 +25,13 @@ def endpoint(tmp_path_factory):
             "backends": {"sim": {"options": {"secretKey": "s3cret"}}},
         }
     )
+    # The server shares this process with the program whose output is tested, and must not write into it.
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     server = Server(build(config))
     server.start()
     yield config.driver.endpoint
     server.stop(1)
+    structlog.reset_defaults()
 
 
 @pytest.fixture
