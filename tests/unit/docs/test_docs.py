@@ -91,7 +91,7 @@ def test_the_backend_in_the_readme_works(tmp_path: Path) -> None:
     code = next(text for language, text in FENCE.findall((ROOT / "README.md").read_text()) if language == "python")
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
-    backend = Backend.load("directories", names["DirectoryBackend"]({"root": str(tmp_path)}))
+    backend = Backend.load("directories", names["Directories"]({"root": str(tmp_path)}))
     backend.start(None)
     capability = VolumeCapability(VolumeMode.FILESYSTEM, AccessMode.SINGLE_NODE_WRITER)
     specs = [VolumeSpec(name, SizeRange(5 << 20), (capability,), Parameters()) for name in ("a", "b/../c", "\u00fc")]
