@@ -16,8 +16,10 @@ from benches.floors import CommitFloor
 from benches.ratios import Findings
 from benches.scale import FULL, SCALE
 
+BENCHES = set(Path(__file__).parent.glob("test_*.py"))
 _findings = pytest.StashKey[Findings]()
 _directory = pytest.StashKey[Path]()
+_committed = pytest.StashKey[results.Result]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.option.benchmark_columns = ["min", "median", "iqr", "rounds"]
     config.stash[_findings] = Findings()
+    config.stash[_committed] = results.load()
     config.stash[_directory] = Path(config.getoption("--pool-dir"))
 
 
@@ -44,17 +47,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     findings = config.stash[_findings]
     if not findings.all:
         return
-    committed = results.load()
     terminalreporter.section(f"ratios ({SCALE.form} form)")
-    for line in results.table(findings, committed):
+    for line in results.table(findings, config.stash[_committed]):
         terminalreporter.write_line(line)
     if SCALE is not FULL:
-        terminalreporter.write_line("The short form is for finding what broke; benches/results holds the full one.")
+        terminalreporter.write_line("The short form finds what broke; its figures are rough, fio's above all.")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     findings = session.config.stash[_findings]
-    if SCALE is FULL and findings.all and not session.config.option.keyword and exitstatus == pytest.ExitCode.OK:
+    whole = not session.config.option.keyword and {item.path for item in session.items} == BENCHES
+    if SCALE is FULL and whole and exitstatus == pytest.ExitCode.OK:
         results.save(findings, session.config.stash[_directory])
 
 

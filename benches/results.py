@@ -14,7 +14,7 @@ from typing import Any
 from benches.ratios import Findings
 from benches.scale import SCALE
 
-__all__ = ["LATEST", "load", "machine", "markdown", "save", "table"]
+__all__ = ["LATEST", "Result", "load", "machine", "markdown", "save", "table"]
 
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
