@@ -13,16 +13,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, cast
 
+import structlog
+
+from backends.loop import images
 from csi_core.errors import Busy, CallError, ConfigError, DataLoss, NoSpace, Unavailable
 from csi_core.faults import fault
 
 __all__ = ["PoolDatabase"]
 
 T = TypeVar("T")
+_log = structlog.get_logger(__name__)
 SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x63734C31
 _READERS_KEPT: Final = 4
-_CHECKPOINT_PAGES: Final = 4000
+_CHECKPOINT_PAGES: Final = 2000
+_LOG_BYTES: Final = (_CHECKPOINT_PAGES + 500) * 4120
+"""What the log needs until it is moved to the file and begun anew, with room for large last commits."""
+_GROWTH_BYTES: Final = 4 << 20
 
 _SCHEMA: Final = """
 CREATE TABLE volume (
@@ -95,11 +102,10 @@ class PoolDatabase:
         self._queue: deque[_Operation[Any]] = deque()
         self._commit_lock = threading.Lock()
         self._readers: deque[sqlite3.Connection] = deque()
-        self._writer = self._connect(cache_kib=4096)
         try:
+            self._writer = self._connect(cache_kib=4096)
             self._prepare()
         except sqlite3.DatabaseError as error:
-            self._writer.close()
             raise DataLoss(f"{path}: {error}; restore it from a copy, the images are untouched") from error
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -171,6 +177,17 @@ class PoolDatabase:
                 f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )
             fault("loop.pool.after_schema")
+        self._set_space_aside()
+
+    def _set_space_aside(self) -> None:
+        """Let commits succeed on a full filesystem: deleting is what frees it, and begins with a commit."""
+        # A transaction that changes nothing does not make the log; this one writes the version that is there already.
+        self._writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        log = self._path.with_name(f"{self._path.name}-wal")
+        enough = images.set_aside(log, _LOG_BYTES)
+        enough &= images.set_aside(self._path, self._path.stat().st_size + _GROWTH_BYTES)
+        if not enough:
+            _log.warning("no space can be set aside for pool.db; deleting may fail when full", path=str(self._path))
 
     def _commit_queued(self) -> None:
         batch: list[_Operation[Any]] = []

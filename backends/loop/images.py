@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from csi_core._allocator import clone_range
+from csi_core import _allocator
+from csi_core._allocator import clone_range, fiemap
 from csi_core.errors import NoSpace, StorageFailure, TimedOut
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "holes_bytes",
     "opened",
     "own_blocks",
+    "set_aside",
     "storage_errors",
     "sync_directory",
 ]
@@ -33,6 +35,7 @@ _FS_IOC_GETFLAGS: Final = 0x80086601
 _FS_IOC_SETFLAGS: Final = 0x40086602
 _FS_NOCOW_FL: Final = 0x00800000
 _BTRFS_MAGIC: Final = 0x9123683E
+_FALLOC_FL_KEEP_SIZE: Final = 0x01
 _FALLOC_FL_UNSHARE_RANGE: Final = 0x40
 _COPY_BYTES: Final = 8 << 20
 _FREE_SLICE_BYTES: Final = 1 << 30
@@ -131,7 +134,22 @@ def holes_bytes(found: os.stat_result) -> int:
 
 
 def data_ranges(image: int, start: int = 0) -> Iterator[tuple[int, int]]:
-    """Start and end of every range from ``start`` on that may hold anything but zeros; ascending."""
+    """Start and end of every range from ``start`` on that may hold anything but zeros; ascending.
+
+    From the extent map where there is one: SEEK_DATA takes preallocated blocks for data once somebody has read them.
+    """
+    try:
+        extents = fiemap(image, start)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        yield from _sought_ranges(image, start)
+        return
+    for offset, length in struct.iter_unpack("=2Q", _allocator.data_ranges(extents)):
+        yield offset, offset + length
+
+
+def _sought_ranges(image: int, start: int) -> Iterator[tuple[int, int]]:
     offset = start
     while True:
         try:
@@ -143,6 +161,18 @@ def data_ranges(image: int, start: int = 0) -> Iterator[tuple[int, int]]:
         end = os.lseek(image, offset, os.SEEK_HOLE)
         yield offset, end
         offset = end
+
+
+def set_aside(path: Path, size_bytes: int) -> bool:
+    """Allocate blocks behind the end of a file, so that it grows to ``size_bytes`` even on a full filesystem.
+
+    Answers False where the filesystem has no room for that, or no way.
+    """
+    try:
+        with opened(path) as file:
+            return _fallocate(file, _FALLOC_FL_KEEP_SIZE, 0, size_bytes)
+    except OSError:
+        return False
 
 
 def free(path: Path) -> None:

@@ -45,6 +45,7 @@ _LOOP_SET_CAPACITY: Final = 0x4C07
 _LOOP_CONFIGURE: Final = 0x4C0A
 _LOOP_CTL_GET_FREE: Final = 0x4C82
 _BLKGETSIZE64: Final = 0x80081272
+_BLKROSET: Final = 0x125D
 _READ_ONLY: Final = 1
 _AUTOCLEAR: Final = 4
 _DIRECT_IO: Final = 16
@@ -133,6 +134,8 @@ def attach(image: int, *, read_only: bool, direct_io: bool) -> LoopDevice:
             # Opened for writing here only: the kernel takes a read-only descriptor as the wish for a read-only device.
             with _opened(number, os.O_RDWR) as device:
                 fcntl.ioctl(device, _LOOP_CONFIGURE, config)
+                # The read-only mark of an earlier user of this device outlives its detach.
+                fcntl.ioctl(device, _BLKROSET, struct.pack("=i", read_only))
                 found = _status(number, device)
         except OSError as error:
             # GET_FREE does not reserve: udev, another driver or a person may have taken the device meanwhile.
@@ -159,10 +162,11 @@ def attached() -> Iterator[LoopDevice]:
         if not entry.name.startswith("loop") or not Path(entry.path, "loop").is_dir():
             continue
         number = int(entry.name.removeprefix("loop"))
+        found = None
         with suppress(FileNotFoundError), _opened(number) as device:
             found = _status(number, device)
-            if found:
-                yield found
+        if found:  # yielded after it is closed: an open descriptor would make a detach lazy
+            yield found
 
 
 def fit_size(device: LoopDevice, size_bytes: int) -> int:

@@ -113,8 +113,11 @@ class Pool:
                 yield
             except BaseException:
                 try:
+                    # First: a filesystem that it has filled has no room for a commit either.
+                    for key in keys:
+                        self.layout.free(key)
                     self.discard(*keys)
-                except CallError as error:
+                except (CallError, OSError) as error:
                     # The rows stay in state "creating": the next call of that name, or the next start, discards them.
                     _log.warning("half-made copy is discarded later", pool=self.name, keys=keys, error=str(error))
                 raise

