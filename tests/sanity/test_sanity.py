@@ -87,7 +87,7 @@ def xfs() -> Iterator[Path]:
         yield path
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def csi_sanity_is_built(pytestconfig: pytest.Config) -> None:
     """Building takes a minute the first time: say so, past pytest's capturing."""
     terminal = pytestconfig.pluginmanager.get_plugin("terminalreporter")
@@ -97,6 +97,7 @@ def csi_sanity_is_built(pytestconfig: pytest.Config) -> None:
 
 
 @pytest.mark.needs_go
+@pytest.mark.usefixtures("csi_sanity_is_built")
 @pytest.mark.parametrize("case", SIM_CASES, ids=lambda case: case.name)
 def test_the_simulator_passes_every_test(case: Case, tmp_path: Path, record_property: Record) -> None:
     options = {"maxVolumesPerNode": 3, "secretKey": SIM.secrets["secretKey"]}
@@ -109,6 +110,7 @@ def test_the_simulator_passes_every_test(case: Case, tmp_path: Path, record_prop
 
 
 @pytest.mark.needs_go
+@pytest.mark.usefixtures("csi_sanity_is_built")
 @pytest.mark.needs_root
 @pytest.mark.needs_filesystem("xfs")
 @pytest.mark.parametrize("case", LOOP_CASES, ids=lambda case: case.name)
