@@ -81,9 +81,9 @@ Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
-def xfs() -> Iterator[Path]:
-    """A host filesystem that has reflinks, as loop's snapshots like it."""
-    with leak_check(), xfs_filesystem(8 * GIB) as path:
+def xfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A host filesystem that has reflinks, as loop's snapshots like it. No image may stay attached, nothing mounted."""
+    with xfs_filesystem(8 * GIB) as path, leak_check(path), leak_check(tmp_path_factory.getbasetemp()):
         yield path
 
 
