@@ -181,8 +181,6 @@ class PoolDatabase:
 
     def _set_space_aside(self) -> None:
         """Let commits succeed on a full filesystem: deleting is what frees it, and begins with a commit."""
-        # A transaction that changes nothing does not make the log; this one writes the version that is there already.
-        self._writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         log = self._path.with_name(f"{self._path.name}-wal")
         enough = images.set_aside(log, _LOG_BYTES)
         enough &= images.set_aside(self._path, self._path.stat().st_size + _GROWTH_BYTES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,9 +160,14 @@ def checksums(directory: Path) -> dict[str, str]:
 
 
 def write_block(device: Path, offset_bytes: int, data: bytes) -> None:
+    write_blocks(device, {offset_bytes: data})
+
+
+def write_blocks(device: Path, blocks: Mapping[int, bytes]) -> None:
     descriptor = os.open(device, os.O_WRONLY)
     try:
-        os.pwrite(descriptor, data, offset_bytes)
+        for offset_bytes, data in blocks.items():
+            os.pwrite(descriptor, data, offset_bytes)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -7,9 +7,9 @@ import random
 import pytest
 
 from csi_core.errors import InvalidArgument, NotFound
-from csi_core.model import BlockRange, Snapshot
+from csi_core.model import BlockRange, SizeRange, Snapshot
 
-from .cluster import MIB, NO_SECRETS, Cluster, write_block, write_tree
+from .cluster import MIB, NO_SECRETS, Cluster, write_block, write_blocks, write_tree
 
 BLOCK = 4096
 
@@ -42,13 +42,10 @@ def test_random_writes_are_all_reported(cluster: Cluster, provisioning: str) -> 
     chance = random.Random(7)
     volume = cluster.create("a", 32 * MIB, provisioning=provisioning)
     device = cluster.attach(volume).device
-    for number in chance.sample(range(8192), 600):
-        write_block(device, number * BLOCK, chance.randbytes(BLOCK))
+    write_blocks(device, {n * BLOCK: chance.randbytes(BLOCK) for n in chance.sample(range(8192), 600)})
     base = cluster.snapshot("base", volume)
-    for number in chance.sample(range(8192), 400):
-        write_block(device, number * BLOCK, chance.randbytes(BLOCK))
-    for number in chance.sample(range(8192), 50):
-        write_block(device, number * BLOCK, bytes(BLOCK))
+    write_blocks(device, {n * BLOCK: chance.randbytes(BLOCK) for n in chance.sample(range(8192), 400)})
+    write_blocks(device, {n * BLOCK: bytes(BLOCK) for n in chance.sample(range(8192), 50)})
     target = cluster.snapshot("target", volume)
 
     before, after = content(cluster, base), content(cluster, target)
@@ -86,8 +83,6 @@ def test_growth_is_part_of_the_change(cluster: Cluster) -> None:
     volume = cluster.create("a", 8 * MIB)
     device = cluster.attach(volume).device
     base = cluster.snapshot("base", volume)
-    from csi_core.model import SizeRange
-
     cluster.backend.expand_volume(volume.handle, SizeRange(16 * MIB))
     write_block(device, 12 * MIB, b"n" * BLOCK)
     target = cluster.snapshot("target", volume)

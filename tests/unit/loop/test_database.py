@@ -1,0 +1,171 @@
+"""pool.db: what returns is durable, one caller's failure is its own, and many callers share a commit."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from backends.loop.database import PoolDatabase
+from csi_core.errors import Busy, ConfigError, DataLoss, NoSpace, NotFound, Unavailable
+
+PUT = "INSERT INTO trash VALUES (?, ?)"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[PoolDatabase]:
+    opened = PoolDatabase(tmp_path / "pool.db")
+    yield opened
+    opened.close()
+
+
+def keys(database: PoolDatabase) -> list[str]:
+    return [key for (key,) in database.rows("SELECT key FROM trash ORDER BY key")]
+
+
+def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
+    first = PoolDatabase(tmp_path / "pool.db")
+    assert first.execute(PUT, ("a", 1)) == 1
+    first.close()
+    second = PoolDatabase(tmp_path / "pool.db")
+    assert second.row("SELECT * FROM trash") == ("a", 1)
+    second.close()
+
+
+def test_commits_are_fully_synchronous(database: PoolDatabase) -> None:
+    assert database.write(lambda connection: connection.execute("PRAGMA synchronous").fetchone()) == (2,)
+    assert database.row("PRAGMA journal_mode") == ("wal",)
+
+
+def test_many_threads_lose_nothing(database: PoolDatabase) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda number: database.execute(PUT, (f"{number:04}", number)), range(800)))
+    assert keys(database) == [f"{number:04}" for number in range(800)]
+
+
+def test_callers_that_wait_share_one_commit(database: PoolDatabase) -> None:
+    commits: list[str] = []
+    database._writer.set_trace_callback(lambda text: commits.append(text) if text == "COMMIT" else None)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        entered.set()
+        assert go_on.wait(5)
+        connection.execute(PUT, ("slow", 0))
+
+    with ThreadPoolExecutor(20) as threads:
+        futures = [threads.submit(database.write, slow)]
+        assert entered.wait(5)
+        futures += [threads.submit(database.execute, PUT, (f"{number}", 0)) for number in range(19)]
+        while len(database._queue) < 19:
+            pass
+        go_on.set()
+        for future in futures:
+            future.result()
+    assert len(commits) == 2
+    assert len(keys(database)) == 20
+
+
+def test_one_failing_operation_hurts_no_other_of_its_batch(database: PoolDatabase) -> None:
+    database.execute(PUT, ("taken", 0))
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(_: sqlite3.Connection) -> None:
+        entered.set()
+        assert go_on.wait(5)
+
+    def refusing(connection: sqlite3.Connection) -> None:
+        connection.execute(PUT, ("undone", 0))
+        raise NotFound("refused")
+
+    with ThreadPoolExecutor(8) as threads:
+        threads.submit(database.write, slow)
+        assert entered.wait(5)
+        good = threads.submit(database.execute, PUT, ("good", 0))
+        refused = threads.submit(database.write, refusing)
+        taken = threads.submit(database.execute, PUT, ("taken", 1))
+        late = threads.submit(database.execute, PUT, ("late", 0))
+        while len(database._queue) < 4:
+            pass
+        go_on.set()
+        assert good.result() == late.result() == 1
+        with pytest.raises(NotFound, match="refused"):
+            refused.result()
+        with pytest.raises(Busy, match="repeat"):
+            taken.result()
+    assert keys(database) == ["good", "late", "taken"]
+
+
+def test_a_failed_commit_is_told_to_every_caller_as_not_final(
+    database: PoolDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self.connection = connection
+
+        def execute(self, statement: str, *values: object) -> object:
+            if statement == "COMMIT":
+                raise sqlite3.OperationalError("disk I/O error")
+            return self.connection.execute(statement, *values)
+
+    really = database._writer
+    monkeypatch.setattr(database, "_writer", Failing(really))
+    with pytest.raises(Unavailable, match="disk I/O error"):
+        database.execute(PUT, ("lost", 0))
+    monkeypatch.setattr(database, "_writer", really)
+    assert keys(database) == []
+    database.execute(PUT, ("next", 0))
+    assert keys(database) == ["next"]
+
+
+def test_a_full_database_is_no_space(database: PoolDatabase) -> None:
+    (pages,) = database.row("PRAGMA page_count") or (0,)
+    database._writer.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(NoSpace, match="ballast"):
+        for number in range(1000):
+            database.execute(PUT, (f"{number:04}" * 50, number))
+    (_, last) = database.row("SELECT max(key), max(charge_bytes) FROM trash") or ("", -1)
+    database._writer.execute(f"PRAGMA max_page_count = {pages + 100}")
+    database.execute(PUT, ("after", last + 1))
+
+
+def test_readers_do_not_wait_for_a_commit(database: PoolDatabase) -> None:
+    def read_meanwhile(connection: sqlite3.Connection) -> list[str]:
+        connection.execute(PUT, ("unseen", 0))
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(keys, database).result(timeout=2)
+
+    assert database.write(read_meanwhile) == []
+    assert keys(database) == ["unseen"]
+
+
+def test_reading_connections_are_bounded(database: PoolDatabase) -> None:
+    with ThreadPoolExecutor(32) as threads:
+        list(threads.map(lambda _: keys(database), range(500)))
+    assert len(database._readers) <= 4
+
+
+def test_a_foreign_or_newer_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    foreign = sqlite3.connect(tmp_path / "foreign.db")
+    foreign.execute("CREATE TABLE precious (x)")
+    foreign.close()
+    before = (tmp_path / "foreign.db").read_bytes()
+    with pytest.raises(ConfigError, match="not a pool database"):
+        PoolDatabase(tmp_path / "foreign.db")
+    assert (tmp_path / "foreign.db").read_bytes() == before
+    PoolDatabase(tmp_path / "pool.db").close()
+    newer = sqlite3.connect(tmp_path / "pool.db")
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(ConfigError, match="schema 99"):
+        PoolDatabase(tmp_path / "pool.db")
+
+
+def test_damage_is_data_loss(tmp_path: Path) -> None:
+    (tmp_path / "pool.db").write_bytes(b"SQLite format 3\0" + b"x" * 8000)
+    with pytest.raises(DataLoss, match="restore"):
+        PoolDatabase(tmp_path / "pool.db")
