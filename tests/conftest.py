@@ -201,7 +201,7 @@ def pytest_sessionstart(session: Session) -> None:
 def lost_tiers(config: pytest.Config) -> Iterable[str]:
     """Tiers of which not one test was found, in a run of everything."""
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    selected = config.getoption("keyword") or config.getoption("markexpr") or config.getoption("lf")
+    selected = config.getoption("keyword") or config.getoption("markexpr") or config.getoption("lf", default=False)
     return [] if selected or not everything else [tier for tier in TIERS if tier not in config.stash[TALLY]]
 
 
