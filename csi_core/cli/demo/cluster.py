@@ -6,6 +6,7 @@ can be undone in reverse order.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,6 +150,30 @@ class Cluster:
         path = self._publish(claim, name, read_only, times)
         yield path
         self._unpublish(claim, path, times)
+
+    @contextmanager
+    def inline_pod(self, name: str, capability: pb.VolumeCapability, attributes: Mapping[str, str]) -> Iterator[Path]:
+        """A pod with an inline ephemeral volume: one publish makes it, one unpublish deletes it."""
+        path = self._directory / "pods" / name / "volumes" / "inline"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The kubelet makes up such an id.
+        volume_id = f"csi-{hashlib.sha256(name.encode()).hexdigest()}"
+        request = pb.NodePublishVolumeRequest(
+            volume_id=volume_id,
+            target_path=str(path),
+            volume_capability=capability,
+            volume_context={**attributes, "csi.storage.k8s.io/ephemeral": "true"},
+        )
+        undo = pb.NodeUnpublishVolumeRequest(volume_id=volume_id, target_path=str(path))
+
+        def unpublish() -> None:
+            self._client.call(self._client.node.NodeUnpublishVolume, undo, name, times=2)
+            self._forget("publish", str(path))
+
+        self._held["publish", str(path)] = unpublish
+        self._client.call(self._client.node.NodePublishVolume, request, name, times=2)
+        yield path
+        unpublish()
 
     def refuse_second_pod(self, claim: Claim) -> None:
         """Another pod on the same node must be refused."""

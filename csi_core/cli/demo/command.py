@@ -98,6 +98,7 @@ def _walk(setting: Setting, report: Report, place: Place, endpoint: str) -> list
                 walk.life_of(shape)
             walk.life_of_group(setting.group)
             walk.exclusive(setting.shapes[0])
+            walk.inline(setting.shapes[0])
             report.title("The end")
             _check_nothing_listed(cluster, report)
             _wait_until(lambda: not place.left())

@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["BLOCK_BYTES", "FILES", "RAW", "Content", "differing_blocks"]
+__all__ = ["BLOCK_BYTES", "Content", "Files", "Raw", "differing_blocks"]
 
-TREE_LIMIT_BYTES = 12 << 20
 BLOCK_BYTES = 4096
 CHUNK_BYTES = 1 << 20
 
@@ -36,12 +35,16 @@ class Content(Protocol):
         """SHA-256 of every part, read back from the volume."""
 
 
-class _Files:
-    """A file tree: the standard library's modules, up to ``TREE_LIMIT_BYTES``."""
+class Files:
+    """A file tree: the standard library's modules, ``limit_bytes`` of them at most."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
 
     def fill(self, path: Path) -> int:
+        """Copy the modules, and link to their directory."""
         written = 0
-        for name, data in _library():
+        for name, data in _library(self._limit_bytes):
             target = path / "lib" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             written += target.write_bytes(data)
@@ -65,6 +68,7 @@ class _Files:
         return written
 
     def checksums(self, path: Path) -> dict[str, str]:
+        """Of every file; of the link, where it leads."""
         sums = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in self._names(path)}
         return sums | {"latest": str((path / "latest").readlink())}
 
@@ -73,18 +77,20 @@ class _Files:
         return [str(p.relative_to(path)) for p in (path / "lib").rglob("*") if p.is_file()]
 
 
-class _Raw:
+class Raw:
     """A pattern on a raw device: the first megabytes full, then single blocks far apart."""
 
     FULL_BYTES = 6 << 20
     SPARSE_OFFSETS = range(8 << 20, 40 << 20, 1 << 20)
 
     def fill(self, path: Path) -> int:
+        """Write the pattern."""
         pieces = [(0, _noise("full", self.FULL_BYTES))]
         pieces += [(offset, _noise(f"at {offset}", BLOCK_BYTES)) for offset in self.SPARSE_OFFSETS]
         return self._write(path, pieces)
 
     def change(self, path: Path) -> int:
+        """Overwrite single blocks, and write some where there was nothing."""
         inside = [(offset, _noise(f"new {offset}", BLOCK_BYTES)) for offset in range(0, self.FULL_BYTES, 700 * 1024)]
         fresh = [
             (offset + 64 * 1024, _noise(f"fresh {offset}", 3 * BLOCK_BYTES)) for offset in self.SPARSE_OFFSETS[::4]
@@ -93,6 +99,7 @@ class _Raw:
         return self._write(path, aligned)
 
     def checksums(self, path: Path) -> dict[str, str]:
+        """Of every MiB of the device."""
         with path.open("rb", buffering=0) as device:
             chunks = iter(lambda: device.read(CHUNK_BYTES), b"")
             return {f"MiB {number}": hashlib.sha256(chunk).hexdigest() for number, chunk in enumerate(chunks)}
@@ -106,10 +113,6 @@ class _Raw:
         finally:
             os.close(device)
         return written
-
-
-FILES: Content = _Files()
-RAW: Content = _Raw()
 
 
 def flush(root: Path) -> None:
@@ -135,9 +138,9 @@ def differing_blocks(base: Path, target: Path) -> Iterator[int]:
                         yield start + offset
 
 
-def _library() -> Iterator[tuple[str, bytes]]:
+def _library(limit_bytes: int) -> Iterator[tuple[str, bytes]]:
     root = Path(sysconfig.get_path("stdlib"))
-    left = TREE_LIMIT_BYTES
+    left = limit_bytes
     for path in sorted(root.rglob("*.py")):
         if "site-packages" in path.parts or "dist-packages" in path.parts:
             continue

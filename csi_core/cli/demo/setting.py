@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from csi_core.cli.demo.content import Files, Raw
 from csi_core.cli.demo.place import Place
 from csi_core.cli.demo.walk import Shape
 
@@ -44,20 +45,22 @@ class Setting:
         }
 
 
-def _shapes(*filesystems: str) -> tuple[Shape, ...]:
+def _shapes(*filesystems: str, files_bytes: int) -> tuple[Shape, ...]:
     """Each filesystem and raw block, thin and thick."""
     shapes = []
     for provisioning in ("thin", "thick"):
         parameters = {"provisioning": provisioning}
         for fs_type in filesystems:
             size_bytes = XFS_MINIMUM_BYTES if fs_type == "xfs" else 256 * MIB
-            shapes.append(Shape(f"{fs_type or 'files'}-{provisioning}", False, fs_type, size_bytes, parameters))
-        shapes.append(Shape(f"block-{provisioning}", True, "", 64 * MIB, parameters))
+            name = f"{fs_type or 'files'}-{provisioning}"
+            shapes.append(Shape(name, False, fs_type, size_bytes, parameters, Files(files_bytes)))
+        shapes.append(Shape(f"block-{provisioning}", True, "", 64 * MIB, parameters, Raw()))
     return tuple(shapes)
 
 
-_LOOP_SHAPES = _shapes("ext4", "xfs")
-_SIM_SHAPES = _shapes("")
+_LOOP_SHAPES = _shapes("ext4", "xfs", files_bytes=12 * MIB)
+# The simulator copies file by file and syncs each one.
+_SIM_SHAPES = _shapes("", files_bytes=3 * MIB)
 
 LOOP = Setting(
     backend="loop",

@@ -12,7 +12,7 @@ from csi_core._proto import csi_pb2 as pb
 from csi_core.cli.demo.changes import compare_snapshots
 from csi_core.cli.demo.client import Client, MismatchError
 from csi_core.cli.demo.cluster import Claim, Cluster
-from csi_core.cli.demo.content import FILES, RAW, Content
+from csi_core.cli.demo.content import Content
 from csi_core.cli.demo.report import Report
 from csi_core.node.growth import lacks_cap_sys_resource
 
@@ -23,7 +23,7 @@ GROWTH_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One kind of volume.
+    """One kind of volume, and what its pods write on it.
 
     ``fs_type`` is "" for raw block and where the backend's volumes are directories.
     """
@@ -33,11 +33,7 @@ class Shape:
     fs_type: str
     size_bytes: int
     parameters: Mapping[str, str]
-
-    @property
-    def content(self) -> Content:
-        """What its pods write."""
-        return RAW if self.block else FILES
+    content: Content
 
     @property
     def capability(self) -> pb.VolumeCapability:
@@ -154,6 +150,17 @@ class Walk:
         with cluster.pod(claim):
             cluster.refuse_second_pod(claim)
         cluster.delete(claim)
+
+    def inline(self, shape: Shape) -> None:
+        """An ephemeral volume, which lives as long as its pod."""
+        self._report.title(f"An inline ephemeral volume: {shape.name}")
+        attributes = {**shape.parameters, "size": str(shape.size_bytes)}
+        with self._cluster.inline_pod(f"{shape.name}-inline", shape.capability, attributes) as path:
+            shape.content.fill(path)
+            sums = shape.content.checksums(path)
+            self._verify(shape, path, sums, "an inline volume")
+        if path.exists():
+            raise MismatchError(f"{shape.name}: the inline volume is still there after its pod")
 
     def _provision_copy(
         self,
