@@ -15,7 +15,10 @@ from typing import Final
 __all__ = ["FAULT_TRACE_VARIABLE", "FAULT_VARIABLE", "fault"]
 
 FAULT_VARIABLE: Final = "CSICORE_FAULT"
-"""``NAME`` or ``NAME:N``: die by SIGKILL when the point NAME is reached for the N-th time."""
+"""``NAME`` or ``NAME:N``: die by SIGKILL when the point NAME is reached for the N-th time.
+
+``@FILE``: die at the point whose name FILE holds at that moment; so a running server can be armed.
+"""
 
 FAULT_TRACE_VARIABLE: Final = "CSICORE_FAULT_TRACE"
 """A file that every point reached is appended to, one name a line."""
@@ -37,7 +40,7 @@ def _reached(name: str) -> None:
     if _trace:
         with Path(_trace).open("a", encoding="utf-8") as trace:
             trace.write(f"{name}\n")
-    if name == _name:
+    if name == (Path(_name[1:]).read_text(encoding="utf-8") if _name.startswith("@") else _name):
         _left -= 1
         if _left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
