@@ -19,6 +19,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from csi_core.deadline import call_deadline
+from csi_core.errors import TimedOut
 from csi_core.server.admission import Admission
 from csi_core.server.metrics import CallMetrics
 from csi_core.server.redaction import redacted
@@ -116,6 +117,8 @@ class CallInterceptor(grpc.ServerInterceptor):
             _log.debug("request", request=redacted(request))
         try:
             with call_deadline(_time_left_s(context)), nullcontext() if method in _UNGATED else self._admission:
+                if not context.is_active():
+                    raise TimedOut("the client had gone when its turn came; nothing was started")
                 yield
             code = grpc.StatusCode.OK
             log = _log.debug if method.startswith(_READING) else _log.info

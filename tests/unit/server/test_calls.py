@@ -193,7 +193,8 @@ def test_the_backend_knows_the_client_s_deadline(client: Client) -> None:
     client.backend.before = lambda _hook: seen.append(deadline.remaining_s(1000))
     client.controller.CreateVolume(create_request(), timeout=5)
     client.controller.CreateVolume(create_request())
-    assert 4 < seen[0] <= 5
+    # A little above 5 too: gRPC carries deadlines over between two clocks.
+    assert 4 < seen[0] < 5.5
     assert seen[1] == 1000
 
 
