@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -68,7 +68,7 @@ class _Expected:
 
 def _implements(hook: str) -> Callable[[F], F]:
     """A rule for backends with this hook only."""
-    return cast(Callable[[F], F], precondition(lambda machine: hook in machine.hooks))
+    return precondition(lambda machine: hook in machine.hooks)
 
 
 class BackendMachine(RuleBasedStateMachine):
