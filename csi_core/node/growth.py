@@ -14,7 +14,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from csi_core.errors import DataLoss, FailedPrecondition, StorageFailure
+from csi_core.errors import FailedPrecondition, StorageFailure
 from csi_core.faults import fault
 from csi_core.run import run
 
@@ -28,6 +28,7 @@ _XFS_GROWTH: Final = struct.Struct("=QI4x")  # struct xfs_growfs_data
 _XFS_IOC_FSGROWFSDATA: Final = 1 << 30 | _XFS_GROWTH.size << 16 | ord("X") << 8 | 110
 _BTRFS_IOC_RESIZE: Final = 1 << 30 | 4096 << 16 | 0x94 << 8 | 3
 _EXT4_SUPERBLOCK_OFFSET: Final = 1024
+_FSCK_CORRECTED: Final = 0b1  # others: 2 reboot, 4 errors left, 8 failure
 FSCK_TIMEOUT_S: Final = 3600.0
 
 
@@ -102,13 +103,14 @@ def lacks_cap_sys_resource() -> bool:
 
 
 def grow_unmounted_ext4(device: Path) -> None:
-    """Grow an ext4 that is not mounted, for drivers without CAP_SYS_RESOURCE; one that fills its device is left alone.
+    """Grow an unmounted ext4, where the driver lacks CAP_SYS_RESOURCE; one that fills its device is left alone.
 
-    resize2fs insists on a check beforehand. ``e2fsck -p`` repairs what needs no judgement, which is also what completes
-    a growth that was cut off; anything else stays for a person.
+    resize2fs insists on a check beforehand; ``e2fsck -p`` mends only what needs no judgement. Cut off by a power
+    failure or the end of its container, this growth keeps the content, but may leave a resize inode that a person has
+    to let e2fsck rebuild: growing online is journaled and has no such gap, so give the driver the capability.
 
     Raises:
-        DataLoss: e2fsck found damage.
+        FailedPrecondition: e2fsck found what it would not mend without being told to.
     """
     if _ext4_size_bytes(device) >= device_size_bytes(device):
         return
@@ -118,8 +120,12 @@ def grow_unmounted_ext4(device: Path) -> None:
         mutates=True,
         ok_codes=frozenset(range(16)),
     )
-    if check.exit_code & ~0b1:  # 1: errors were corrected; 4: some were left; 8: operational error
-        raise DataLoss(f"{device}: the filesystem is damaged and was left as it is; run e2fsck by hand: {check.stdout}")
+    if check.exit_code & ~_FSCK_CORRECTED:
+        found = next(iter(check.stdout.splitlines()), "no output")
+        raise FailedPrecondition(
+            f"ext4 on {device} must grow and needs a check first, after a growth that was cut off or for another "
+            f"damage ({found}); it is left as it is: take a copy and run e2fsck -f -y {device} by hand"
+        )
     fault("node.stage.before_resize")
     run(["resize2fs", str(device)], timeout_s=FSCK_TIMEOUT_S, mutates=True)
     fault("node.stage.after_resize")
