@@ -52,10 +52,12 @@ class Cluster:
 
     options: dict[str, object]
     mounts: Path
+    running: bool = True
     backend: LoopBackend = field(init=False)
 
     def __post_init__(self) -> None:
-        self.start()
+        if self.running:
+            self.start()
 
     def start(self) -> None:
         self.backend = LoopBackend(self.options)

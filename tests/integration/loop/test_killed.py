@@ -28,7 +28,7 @@ from .cluster import NO_SECRETS, Cluster, read_block, write_block
 
 DATA = {"origin": b"o" * 8192, "other": b"x" * 8192}
 HALF = "v-" + "f" * 20
-COPYING = ["restore-thin", "restore-thick", "clone-attached", "snapshot", "group"]
+COPYING = ["restore-thick", "clone-attached", "group"]
 KILLED = [("xfs", act) for act in ACTS] + [("ext4", act) for act in COPYING]
 
 
@@ -161,7 +161,24 @@ def test_killed_at_each_step_and_repeated(fs_type: str, act: str, hosts: dict[st
             verify(cluster, act)
 
 
+NEW_POOL = ("loop.pool.before_schema", "loop.pool.after_schema", "loop.probe.after_bind")
+
+
+@pytest.mark.parametrize("point", NEW_POOL)
+def test_killed_while_a_pool_is_made(point: str, hosts: dict[str, Path]) -> None:
+    directory = hosts["xfs"] / "new"
+    directory.mkdir()
+    cluster = Cluster({"pools": {"local": {"path": str(directory), "allowLoopHost": True}}}, directory, running=False)
+    assert os.WIFSIGNALED(in_child(cluster, "start", kill_at=point))
+    cluster.start()
+    assert cluster.attach(cluster.create("first")).size_bytes
+    cluster.detach(cluster.create("first"))
+    assert not list(directory.glob("probe*"))
+    cluster.backend.stop()
+    shutil.rmtree(directory)
+
+
 def test_every_fault_point_of_the_backend_is_killed_at(hosts: dict[str, Path]) -> None:
     """A new one that no act reaches fails here."""
-    reached = {point for act in ACTS for point in points_of(act, hosts["xfs"])}
+    reached = {point for act in ACTS for point in points_of(act, hosts["xfs"])} | set(NEW_POOL)
     assert {point for point in fault_points(["backends"]) if point.startswith("loop.")} == reached
