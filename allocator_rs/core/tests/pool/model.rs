@@ -254,7 +254,7 @@ impl Twins {
             match runs.last_mut() {
                 _ if !enough(owners) => {}
                 Some(last) if last.segment == run.segment && last.end() == run.start => {
-                    last.length += run.length
+                    last.length += run.length;
                 }
                 _ => runs.push(run),
             }
