@@ -81,6 +81,7 @@ def test_the_same_again_is_the_same_volume(client: Client) -> None:
         ({"parameters": {"pool": "b"}}, "parameter 'pool' is 'a' there"),
         ({"parameters": {}}, "parameter 'pool'"),
         ({"mutable_parameters": {"iops": "6"}}, "parameter 'iops'"),
+        ({"mutable_parameters": {"burst": "1"}}, "parameter 'burst' is None there"),
     ],
 )
 def test_the_same_name_for_something_else(client: Client, other: dict[str, object], text: str) -> None:
