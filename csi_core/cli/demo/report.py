@@ -20,6 +20,8 @@ __all__ = ["Report"]
 
 PLAIN_WIDTH = 120
 CHART_COLUMNS = 48
+NUMBER_COLUMNS = 68
+"""What the table needs beside the chart."""
 TICKS = "▁▂▃▄▅▆▇█"
 ASCII_TICKS = "_.-=+*%#"
 
@@ -105,7 +107,7 @@ class Report:
 
     def _chart(self, values: Sequence[int]) -> str:
         ticks = TICKS if self._console.encoding.lower().startswith("utf") else ASCII_TICKS
-        columns = min(CHART_COLUMNS, len(values))
+        columns = max(1, min(CHART_COLUMNS, self._console.width - NUMBER_COLUMNS, len(values)))
         edges = [i * len(values) // columns for i in range(columns + 1)]
         picked = [max(values[start:end]) for start, end in itertools.pairwise(edges)]
         low, high = min(values), max(values)
