@@ -25,7 +25,7 @@ from csi_core.model import (
     VolumeSpec,
 )
 from csi_core.parameters import Parameters, parse_parameters
-from csi_core.testing.contract.content import Content, content_of
+from csi_core.testing.contract.content import Content, DeviceContent, content_of
 
 __all__ = ["BackendCase", "KitHost"]
 
@@ -197,8 +197,11 @@ class BackendCase:
 
     @contextmanager
     def attached(self, volume: Volume, mode: VolumeMode) -> Iterator[Content]:
-        """The content of a volume, attached for the time being."""
+        """The content of a volume, attached for the time being; a device has exactly the volume's size."""
         with content_of(self.backend.attach_volume(self.attach_request(volume, mode))) as content:
+            recorded = self.backend.get_volume(volume.handle)
+            if isinstance(content, DeviceContent) and recorded is not None:
+                assert content.size_bytes == recorded.size_bytes
             yield content
         self.backend.detach_volume(volume.handle)
 

@@ -184,14 +184,6 @@ NEEDING: dict[str, dict[str, tuple[Code, Call]]] = {
             Code.INVALID_ARGUMENT,
             ("controller", "ControllerModifyVolume", pb.ControllerModifyVolumeRequest(mutable_parameters={"a": "b"})),
         ),
-        "modify nothing": (
-            Code.NOT_FOUND,
-            (
-                "controller",
-                "ControllerModifyVolume",
-                pb.ControllerModifyVolumeRequest(volume_id=_ID, mutable_parameters={"a": "b"}),
-            ),
-        ),
     },
     "create_group_snapshot": {
         "group without a name": (

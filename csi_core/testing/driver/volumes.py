@@ -185,6 +185,11 @@ class CallTests(Selection):
         )
         for _ in range(2):
             driver.call(driver.server.controller.ControllerModifyVolume, modify)
+        nothing = pb.ControllerModifyVolumeRequest(
+            volume_id=f"{driver.backend}/no-such-handle", mutable_parameters=second, secrets=driver.secrets
+        )
+        with refused(Code.NOT_FOUND):
+            driver.call(driver.server.controller.ControllerModifyVolume, nothing)
         request.mutable_parameters.update(second)
         assert driver.send(request) == volume
         modify.mutable_parameters.update({**first, "noSuchKey": "1"})
