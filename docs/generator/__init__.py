@@ -9,10 +9,12 @@ from backends.sim.options import SimMutable, SimOptions, SimParameters, SimSecre
 from csi_core.config import Config
 from csi_core.parameter_docs import markdown_table
 from generator.hooks import hooks
+from generator.metrics import metrics
 from generator.options import mkfs_options, mount_options
 
 PARTS: dict[str, Callable[[], str]] = {
     "hooks": hooks,
+    "metrics": metrics,
     "configuration": lambda: markdown_table(Config),
     "mkfs-options": mkfs_options,
     "mount-options": mount_options,

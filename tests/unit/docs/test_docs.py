@@ -28,7 +28,7 @@ from csi_core.model import (
     VolumeSpec,
 )
 from csi_core.parameters import Parameters
-from csi_core.registry import load_plugin
+from csi_core.registry import installed, load_plugin
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benches/**/*.md")])
@@ -82,8 +82,10 @@ def configurations() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "text"), list(configurations()))
 def test_whole_configurations_are_accepted(page: str, text: str) -> None:
     config = parse_config(Source.parse(text, page))
+    known = {backend.name for backend in installed()}
     for backend in config.backends.values():
-        load_plugin(backend.type, backend.options)
+        if backend.type in known:  # examples' own backends are not
+            load_plugin(backend.type, backend.options)
 
 
 def test_the_backend_in_the_readme_works(tmp_path: Path) -> None:
