@@ -27,7 +27,7 @@ from csi_core.server.metrics import CallMetrics
 from csi_core.server.node import Node
 
 if TYPE_CHECKING:
-    from csi_core.config import Config
+    from csi_core.config import Config, MetricsConfig
 
 __all__ = ["Server", "serve"]
 
@@ -121,14 +121,28 @@ def serve(config: Config) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    # Before any storage is touched: the other server may have it open.
+    claim(config.driver.socket_path)
     if config.metrics is not None:
-        host, port = config.metrics.address
-        start_http_server(port, host)
-    server = Server(build(config))
-    server.start()
+        _serve_metrics(config.metrics)
+    runtime = build(config)
+    try:
+        server = Server(runtime)
+        server.start()
+    except BaseException:
+        runtime.stop()
+        raise
     stopping.wait()
     _log.info("stopping", grace_s=config.server.shutdown_grace_seconds)
     if server.stop(config.server.shutdown_grace_seconds):
         return 0
     # Threads inside a storage call cannot be ended, and a plain exit would wait for them.
     os._exit(1)
+
+
+def _serve_metrics(metrics: MetricsConfig) -> None:
+    host, port = metrics.address
+    try:
+        start_http_server(port, host)
+    except OSError as error:
+        raise ConfigError(f"metrics.listen: cannot listen on {metrics.listen}: {error.strerror or error}") from error

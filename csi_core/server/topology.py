@@ -20,15 +20,12 @@ class NodeTopology:
 
     def __init__(self, driver_name: str, node_id: str) -> None:
         self._segments = {f"topology.{driver_name}/node": node_id}
-
-    @property
-    def here(self) -> pb.Topology:
-        """Where this node is."""
-        return pb.Topology(segments=self._segments)
+        self.here = pb.Topology(segments=self._segments)
+        self._only_here = (self.here,)
 
     def of(self, backend: Backend) -> tuple[pb.Topology, ...]:
         """Where volumes and snapshots of ``backend`` can be used; empty for everywhere."""
-        return (self.here,) if backend.description.reach is Reach.NODE_LOCAL else ()
+        return self._only_here if backend.description.reach is Reach.NODE_LOCAL else ()
 
     def holds(self, backend: Backend, segments: Mapping[str, str]) -> bool:
         """Whether a volume made by ``backend`` here can be used in ``segments``."""

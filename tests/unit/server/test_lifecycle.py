@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import grpc
@@ -20,7 +21,9 @@ from test_calls import Stuck
 
 from csi_core._proto import csi_pb2 as pb
 from csi_core._proto.csi_pb2_grpc import ControllerStub, IdentityStub
+from csi_core.config import MetricsConfig
 from csi_core.errors import ConfigError, Unavailable
+from csi_core.server import app
 from csi_core.server.endpoint import claim
 
 
@@ -164,12 +167,19 @@ sys.exit(serve(Config.model_validate(json.loads(sys.argv[2]))))
 """
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
 def run_and_terminate(path: Path, takes_s: float, grace_s: float) -> tuple[grpc.Future, int, float]:
     """A driver in a process of its own gets SIGTERM in the middle of a creation that takes so long."""
+    metrics = f"127.0.0.1:{free_port()}"
     config = {
         "driver": {"name": "fake.csi-core.dev", "nodeId": "n", "endpoint": f"unix://{path}"},
         "server": {"shutdownGraceSeconds": grace_s},
         "node": {"mounts": "simulated"},
+        "metrics": {"listen": metrics},
         "backends": {"fake": {}},
     }
     argv = [sys.executable, "-c", PROCESS, str(Path(__file__).parent), json.dumps(config), str(takes_s)]
@@ -181,12 +191,42 @@ def run_and_terminate(path: Path, takes_s: float, grace_s: float) -> tuple[grpc.
         creating = create.future(create_request(), wait_for_ready=True, timeout=30)
         while "creating" not in process.stdout.readline():
             assert process.poll() is None
+        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=5) as page:
+            assert b"csi_core_calls_in_flight 1.0" in page.read()
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         exit_status = process.wait(30)
         spent_s = time.monotonic() - started
         creating.exception()
     return creating, exit_status, spent_s
+
+
+def test_a_port_that_is_taken_is_named(socket_directory: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=rf"metrics\.listen: cannot listen on {listen}: Address already in use"):
+            app._serve_metrics(MetricsConfig(listen=listen))
+
+
+def test_another_server_is_noticed_before_any_storage_is_touched(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(app, "build", lambda _config: pytest.fail("the storage was opened"))
+    with pytest.raises(ConfigError, match="another server answers"):
+        app.serve(client.runtime.config)
+
+
+def test_backends_are_stopped_where_the_socket_cannot_be_had(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(app, "CallMetrics", lambda: None)
+    monkeypatch.setattr(app, "build", lambda _config: client.runtime)
+    # The other server comes up while the backends start.
+    answers = iter([None, claim])
+    monkeypatch.setattr(app, "claim", lambda path: (next(answers) or (lambda _: None))(path))
+    with pytest.raises(ConfigError, match="another server answers"):
+        app.serve(client.runtime.config)
+    assert client.runtime.stopped == [True]
 
 
 def test_sigterm_lets_a_call_end(socket_directory: Path) -> None:
