@@ -222,8 +222,8 @@ def test_backends_are_stopped_where_the_socket_cannot_be_had(client: Client, mon
     monkeypatch.setattr(app, "CallMetrics", lambda: None)
     monkeypatch.setattr(app, "build", lambda _config: client.runtime)
     # The other server comes up while the backends start.
-    answers = iter([None, claim])
-    monkeypatch.setattr(app, "claim", lambda path: (next(answers) or (lambda _: None))(path))
+    looks = [lambda _path: None, claim]
+    monkeypatch.setattr(app, "claim", lambda path: looks.pop(0)(path))
     with pytest.raises(ConfigError, match="another server answers"):
         app.serve(client.runtime.config)
     assert client.runtime.stopped == [True]
