@@ -102,7 +102,7 @@ def _merged(ranges: Iterable[tuple[int, int]], start_bytes: int, size_bytes: int
     """Ascending ranges, rounded outwards to whole blocks, joined where they touch; all end after ``start_bytes``."""
     first, last = 0, 0
     for start, end in ranges:
-        if end <= start_bytes or start >= size_bytes:
+        if min(end, size_bytes) <= start_bytes or start >= size_bytes:
             continue
         start_block = start // _BLOCK_BYTES * _BLOCK_BYTES
         end_block = min(-(-end // _BLOCK_BYTES) * _BLOCK_BYTES, size_bytes)

@@ -25,6 +25,10 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x63734C31
+_LOCK_WAIT_S: Final = 30.0
+"""For an administrator with sqlite3 in the middle of a transaction."""
+_WRITER_CACHE_KIB: Final = 4096
+_READER_CACHE_KIB: Final = 1024
 _READERS_KEPT: Final = 4
 _CHECKPOINT_PAGES: Final = 2000
 _LOG_BYTES: Final = (_CHECKPOINT_PAGES + 500) * 4120
@@ -97,16 +101,20 @@ class PoolDatabase:
         Raises:
             ConfigError: not a pool database, or one of a newer csi-core.
             DataLoss: it is damaged.
+            Unavailable: somebody else keeps it locked.
         """
         self._path = path
         self._queue: deque[_Operation[Any]] = deque()
         self._commit_lock = threading.Lock()
         self._readers: deque[sqlite3.Connection] = deque()
+        self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_LOCK_WAIT_S)
         try:
-            self._writer = self._connect(cache_kib=4096)
             self._prepare()
-        except sqlite3.DatabaseError as error:
-            raise DataLoss(f"{path}: {error}; restore it from a copy, the images are untouched") from error
+        except BaseException as error:
+            self._writer.close()
+            if isinstance(error, sqlite3.Error):
+                raise self._explain(error) from error
+            raise
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` in a transaction; when this returns, what it did is durable.
@@ -149,11 +157,6 @@ class PoolDatabase:
                 self._readers.pop().close()
             self._writer.close()
 
-    def _connect(self, cache_kib: int) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30)
-        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
-        return connection
-
     def _prepare(self) -> None:
         writer = self._writer
         (application,) = writer.execute("PRAGMA application_id").fetchone()
@@ -169,6 +172,7 @@ class PoolDatabase:
             )
         writer.execute("PRAGMA journal_mode = WAL").fetchall()
         writer.execute("PRAGMA synchronous = FULL")
+        writer.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
         writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}").fetchall()
         if not tables:
             fault("loop.pool.before_schema")
@@ -239,7 +243,10 @@ class PoolDatabase:
         try:
             connection = self._readers.pop()
         except IndexError:
-            connection = self._connect(cache_kib=1024)
+            connection = sqlite3.connect(
+                self._path, isolation_level=None, check_same_thread=False, timeout=_LOCK_WAIT_S
+            )
+            connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
         try:
             yield connection
         except sqlite3.Error as error:

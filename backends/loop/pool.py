@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -58,27 +58,28 @@ class Pool:
         self.options = options
         self.host = host
         self.claims = Claims()
-        self._lock = _locked(name, options.path)
-        try:
+        with ExitStack() as undo:
+            self._lock = _locked(name, options.path)
+            undo.callback(os.close, self._lock)
             self.layout = ImagesLayout(options.path)
             self._refuse_unsafe()
             self.layout.prepare()
             self.filesystem = hostfs.probe(options.path, direct_io=options.direct_io)
             self.database = PoolDatabase(options.path / "pool.db")
-        except BaseException:
-            os.close(self._lock)
-            raise
-        images.sync_directory(options.path)
-        self.records = Records(self.database)
-        self.ledger = Ledger(
-            capacity_bytes=options.capacity or self._statvfs()[0],
-            overcommit_ratio=options.overcommit,
-            warn_at=options.warn_at,
-            stop_at=options.stop_at,
-            physical=self._statvfs,
-        )
-        self.trash = Trash(self.records, self.layout, self.ledger)
-        self._recover()
+            undo.callback(self.database.close)
+            images.sync_directory(options.path)
+            self.records = Records(self.database)
+            self.ledger = Ledger(
+                capacity_bytes=options.capacity or self._statvfs()[0],
+                overcommit_ratio=options.overcommit,
+                warn_at=options.warn_at,
+                stop_at=options.stop_at,
+                physical=self._statvfs,
+            )
+            self.trash = Trash(self.records, self.layout, self.ledger)
+            with images.storage_errors(f"pool {name}"):
+                self._recover()
+            undo.pop_all()
         self.trash.start()
 
     def close(self) -> None:
