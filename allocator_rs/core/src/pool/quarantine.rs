@@ -26,7 +26,11 @@ impl Quarantine {
     }
 
     /// The last quarantined span that has extents of `span`.
+    #[inline]
     pub fn meeting(&self, span: Span) -> Option<Span> {
+        if self.spans.is_empty() {
+            return None;
+        }
         let (&start, &end) = self.spans.range(..span.end).next_back()?;
         (end > span.start).then(|| Span::new(start, end))
     }

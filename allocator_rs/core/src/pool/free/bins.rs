@@ -1,6 +1,6 @@
 //! Free runs by length: two-level segregated fit with 32 bins an octave.
 
-use super::node::{NIL, Nodes};
+use super::node::{NIL, Node, Nodes};
 use crate::pool::MAX_SEGMENT_EXTENTS;
 
 /// Bins an octave, as a power of two.
@@ -54,54 +54,50 @@ impl Bins {
         Self { summary: 0, filled: [0; WORDS], all: vec![EMPTY; BINS].into_boxed_slice() }
     }
 
+    // The three below are written without branches that depend on what the lists look like: those would
+    // be guessed wrong as often as not, and cost more than all the rest.
+
+    /// Files a run under its length.
     #[inline]
     pub fn link(&mut self, nodes: &mut Nodes, id: u32) {
         let length = nodes[id].length();
         let number = bin_of(length);
         let bin = &mut self.all[number];
-        let head = bin.head;
+        nodes[bin.head].bin_previous = id;
+        let node = &mut nodes[id];
+        node.bin = number as u32;
+        node.bin_previous = NIL;
+        node.bin_next = bin.head;
         bin.head = id;
         bin.count += 1;
         bin.longest = bin.longest.max(length);
-        nodes[id].bin_previous = NIL;
-        nodes[id].bin_next = head;
-        if head == NIL {
-            self.filled[number >> 6] |= 1 << (number & 63);
-            self.summary |= 1 << (number >> 6);
-        } else {
-            nodes[head].bin_previous = id;
-        }
+        self.filled[number >> 6] |= 1 << (number & 63);
+        self.summary |= 1 << (number >> 6);
     }
 
+    /// Takes a run out of its bin.
     #[inline]
     pub fn unlink(&mut self, nodes: &mut Nodes, id: u32) {
-        let node = nodes[id];
-        let number = bin_of(node.length());
+        let Node { bin: number, bin_previous: previous, bin_next: next, .. } = nodes[id];
+        let number = number as usize;
+        nodes[previous].bin_next = next;
+        nodes[next].bin_previous = previous;
         let bin = &mut self.all[number];
+        bin.head = if previous == NIL { next } else { bin.head };
         bin.count -= 1;
-        if node.bin_previous == NIL {
-            bin.head = node.bin_next;
-        } else {
-            nodes[node.bin_previous].bin_next = node.bin_next;
-        }
-        if node.bin_next != NIL {
-            nodes[node.bin_next].bin_previous = node.bin_previous;
-        }
-        if bin.count == 0 {
-            bin.longest = 0;
-            self.filled[number >> 6] &= !(1 << (number & 63));
-            if self.filled[number >> 6] == 0 {
-                self.summary &= !(1 << (number >> 6));
-            }
-        }
+        let empty = bin.count == 0;
+        bin.longest = if empty { 0 } else { bin.longest };
+        let word = &mut self.filled[number >> 6];
+        *word &= !(u64::from(empty) << (number & 63));
+        self.summary &= !(u32::from(*word == 0) << (number >> 6));
     }
 
-    /// A run grew or shrank in its place; call it with the new length and the old one.
+    /// Gives a run another start and end, and files it anew where its length asks for that.
     #[inline]
     pub fn relink(&mut self, nodes: &mut Nodes, id: u32, start: u64, end: u64) {
-        let (old, new) = (bin_of(nodes[id].length()), bin_of(end - start));
-        if old == new {
-            let bin = &mut self.all[new];
+        let number = bin_of(end - start);
+        if nodes[id].bin as usize == number {
+            let bin = &mut self.all[number];
             bin.longest = bin.longest.max(end - start);
             nodes[id].start = start;
             nodes[id].end = end;

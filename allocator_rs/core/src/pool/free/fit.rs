@@ -61,7 +61,7 @@ impl FreeRuns {
         self.longest().map(|id| self.span(id))
     }
 
-    /// Of the first runs of the bin of `length`, or else of the next bin, the shortest that is long enough.
+    /// Of the first runs of the bin of `length` the shortest that is long enough, or else any of the next bin.
     #[inline]
     fn best(&mut self, length: u64) -> Option<u32> {
         let own = bin_of(length);
@@ -75,7 +75,7 @@ impl FreeRuns {
             }
         }
         if let Some(next) = self.bins.filled_from(own + 1) {
-            return self.shortest_fitting(next, length, SCAN);
+            return Some(self.bins.get(next).head);
         }
         if bin.longest < length {
             return None;

@@ -6,12 +6,12 @@
 
 use super::bitmap::Bitmap;
 use super::node::{NIL, Nodes};
-use super::table::Table;
+use super::table::{Place, Table};
 use crate::pool::run::offset_of;
 
 /// Extents in a chunk, as a power of two: a bitmap of 8 KiB for 1 TiB of 1 MiB extents, while even a
 /// comb of single free extents has no more than 8 runs in a chunk.
-const CHUNK_SHIFT: u32 = 4;
+const CHUNK_SHIFT: u32 = 5;
 
 #[derive(Debug)]
 pub struct SegmentIndex {
@@ -40,41 +40,44 @@ impl SegmentIndex {
 
     #[inline]
     pub fn add(&mut self, nodes: &mut Nodes, id: u32) {
-        let chunk = chunk_of(nodes[id].end - 1);
-        let Some(first) = self.first_of(chunk) else {
+        let end = nodes[id].end;
+        let chunk = chunk_of(end - 1);
+        if !self.chunks.contains(chunk.into()) {
             self.chunks.set(chunk.into());
-            self.firsts.insert(chunk, id);
+            self.firsts.insert(chunk, id, |id| chunk_of(nodes[id].end - 1));
             nodes[id].chunk_next = NIL;
             return;
-        };
-        let end = nodes[id].end;
-        if nodes[first].end > end {
-            nodes[id].chunk_next = first;
-            self.firsts.replace(chunk, id);
-            return;
         }
-        let mut before = first;
-        while nodes[before].chunk_next != NIL && nodes[nodes[before].chunk_next].end < end {
-            before = nodes[before].chunk_next;
+        let place = self.place(nodes, chunk);
+        let mut before = NIL;
+        let mut behind = self.firsts.node(&place);
+        while behind != NIL && nodes[behind].end < end {
+            before = behind;
+            behind = nodes[behind].chunk_next;
         }
-        nodes[id].chunk_next = nodes[before].chunk_next;
-        nodes[before].chunk_next = id;
+        nodes[id].chunk_next = behind;
+        if before == NIL {
+            self.firsts.replace(&place, id);
+        } else {
+            nodes[before].chunk_next = id;
+        }
     }
 
     #[inline]
     pub fn remove(&mut self, nodes: &mut Nodes, id: u32) {
         let chunk = chunk_of(nodes[id].end - 1);
         let next = nodes[id].chunk_next;
-        let mut before = self.firsts.get(chunk);
+        let place = self.place(nodes, chunk);
+        let mut before = self.firsts.node(&place);
         if before != id {
             while nodes[before].chunk_next != id {
                 before = nodes[before].chunk_next;
             }
             nodes[before].chunk_next = next;
         } else if next != NIL {
-            self.firsts.replace(chunk, next);
+            self.firsts.replace(&place, next);
         } else {
-            self.firsts.remove(chunk);
+            self.firsts.remove(&place);
             self.chunks.clear(chunk.into());
         }
     }
@@ -93,7 +96,7 @@ impl SegmentIndex {
         let mut before = NIL;
         let Some(mut found) = self.chunks.next(chunk) else { return (NIL, NIL) };
         if found == chunk {
-            let mut id = self.firsts.get(found as u32);
+            let mut id = self.first(nodes, found as u32);
             while id != NIL && nodes[id].end <= address {
                 before = id;
                 id = nodes[id].chunk_next;
@@ -109,14 +112,14 @@ impl SegmentIndex {
                 None => return (before, NIL),
             }
         }
-        (before, self.firsts.get(found as u32))
+        (before, self.first(nodes, found as u32))
     }
 
     /// All runs in ascending order.
     pub fn ascending<'a>(&'a self, nodes: &'a Nodes) -> impl Iterator<Item = u32> + use<'a> {
         let chunks = std::iter::successors(self.chunks.next(0), |&chunk| self.chunks.next(chunk + 1));
         chunks.flat_map(|chunk| {
-            std::iter::successors(Some(self.firsts.get(chunk as u32)), |&id| {
+            std::iter::successors(Some(self.first(nodes, chunk as u32)), |&id| {
                 let next = nodes[id].chunk_next;
                 (next != NIL).then_some(next)
             })
@@ -128,9 +131,15 @@ impl SegmentIndex {
         (self.firsts.memory_bytes(), self.chunks.memory_bytes())
     }
 
+    /// The first run of a chunk that has any.
     #[inline]
-    fn first_of(&self, chunk: u32) -> Option<u32> {
-        self.chunks.contains(chunk.into()).then(|| self.firsts.get(chunk))
+    fn first(&self, nodes: &Nodes, chunk: u32) -> u32 {
+        self.firsts.node(&self.place(nodes, chunk))
+    }
+
+    #[inline]
+    fn place(&self, nodes: &Nodes, chunk: u32) -> Place {
+        self.firsts.find(chunk, |id| chunk_of(nodes[id].end - 1) == chunk)
     }
 }
 

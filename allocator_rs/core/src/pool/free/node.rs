@@ -1,7 +1,8 @@
 //! The free runs themselves: 32 bytes each, linked by number.
 
-/// No node.
-pub const NIL: u32 = u32::MAX;
+/// No node. There is one behind the number all the same, which nobody reads: links of a list's first and
+/// last node can be written without asking whether there is a neighbour.
+pub const NIL: u32 = 0;
 
 /// A free run, in the list of its bin (both ways) and in the list of its chunk (one way).
 #[derive(Clone, Copy, Debug)]
@@ -10,11 +11,14 @@ pub struct Node {
     pub start: u64,
     /// Address behind the last extent.
     pub end: u64,
+    pub bin: u32,
     pub bin_previous: u32,
     pub bin_next: u32,
     /// The next run of the chunk in ascending order; of an unused node, the next unused one.
     pub chunk_next: u32,
 }
+
+const UNUSED: Node = Node { start: 0, end: 0, bin: 0, bin_previous: NIL, bin_next: NIL, chunk_next: NIL };
 
 impl Node {
     #[inline]
@@ -33,41 +37,35 @@ pub struct Nodes {
 
 impl Nodes {
     pub fn new() -> Self {
-        Self { all: Vec::new(), first_unused: NIL, used: 0 }
+        Self { all: vec![UNUSED], first_unused: NIL, used: 0 }
     }
 
     pub fn used(&self) -> usize {
         self.used
     }
 
+    /// A node that is in no list yet.
     #[inline]
     pub fn add(&mut self, start: u64, end: u64) -> u32 {
-        let node = Node { start, end, bin_previous: NIL, bin_next: NIL, chunk_next: NIL };
         self.used += 1;
-        if self.first_unused == NIL {
-            if self.all.len() == self.all.capacity() {
-                self.grow();
-            }
-            self.all.push(node);
-            return self.all.len() as u32 - 1;
+        let mut id = self.first_unused;
+        if id == NIL {
+            id = self.add_unused();
         }
-        let id = self.first_unused;
         self.first_unused = self[id].chunk_next;
-        self[id] = node;
+        self[id] = Node { start, end, ..UNUSED };
         id
     }
 
     #[inline]
     pub fn remove(&mut self, id: u32) {
         self.used -= 1;
-        let next = self.first_unused;
-        // An empty run where a used one is expected trips the debug assertions.
-        self[id] = Node { start: 0, end: 0, bin_previous: NIL, bin_next: NIL, chunk_next: next };
+        self[id] = Node { chunk_next: self.first_unused, ..UNUSED };
         self.first_unused = id;
     }
 
     pub fn reserve(&mut self, nodes: usize) {
-        self.all.reserve_exact(nodes.saturating_sub(self.all.len()));
+        self.all.reserve_exact((nodes + 1).saturating_sub(self.all.len()));
     }
 
     /// Bytes of memory asked for.
@@ -75,11 +73,15 @@ impl Nodes {
         self.all.capacity() * size_of::<Node>()
     }
 
-    /// By a quarter, not by doubling: half-empty memory would be most of what a free run costs.
     #[cold]
-    fn grow(&mut self) {
-        assert!(self.all.len() < NIL as usize / 2, "more than two thousand million free runs");
-        self.all.reserve_exact(self.all.len() / 4 + 64);
+    fn add_unused(&mut self) -> u32 {
+        assert!(self.all.len() < u32::MAX as usize, "more than four thousand million free runs");
+        if self.all.len() == self.all.capacity() {
+            // By a quarter, not by doubling: half-empty memory would be most of what a free run costs.
+            self.all.reserve_exact(self.all.len() / 4 + 64);
+        }
+        self.all.push(UNUSED);
+        self.all.len() as u32 - 1
     }
 }
 

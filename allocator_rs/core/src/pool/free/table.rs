@@ -1,132 +1,154 @@
-//! A hash table from 32-bit keys to 32-bit values in 8 bytes a slot.
+//! Which run comes first in a chunk: a hash table in 5 bytes an entry, for chunks known to be there.
 
-const EMPTY: u64 = u64::MAX;
-const FEWEST_SLOTS: usize = 16;
+/// Entries of a bucket: their tags fill one word, which is compared at once, so that hardly a branch is
+/// guessed wrong.
+const LANES: usize = 8;
+const LOW_BITS: u64 = 0x0101_0101_0101_0101;
+const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+/// 2^64 / the golden ratio.
+const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Open addressing with linear probing; removal closes the gap, so no tombstones build up.
+/// Maps chunks to nodes, in buckets that overflow into the next one.
 ///
-/// The value `u32::MAX` cannot be stored.
+/// Whoever asks for a chunk knows from elsewhere that it is there. So a search needs no empty entry to
+/// end at, and removal leaves nothing behind. The chunk itself is not stored: the node tells.
 #[derive(Debug)]
 pub struct Table {
-    slots: Vec<u64>,
+    /// A byte an entry: 0 for none, else the high bit and seven bits of the chunk's hash.
+    tags: Vec<u64>,
+    nodes: Vec<[u32; LANES]>,
     used: usize,
-    /// 64 minus the logarithm of the number of slots.
+    /// 64 minus the logarithm of the number of buckets.
     shift: u32,
+}
+
+/// An entry, until the table changes.
+#[derive(Debug)]
+pub struct Place {
+    bucket: usize,
+    lane: usize,
+}
+
+/// Where a chunk's search begins, and what its tag is.
+struct Key {
+    bucket: usize,
+    tag: u64,
 }
 
 impl Table {
     pub fn new() -> Self {
-        Self::with_slots(FEWEST_SLOTS)
+        Self::with_buckets(2)
     }
 
-    /// The value of a key that is in the table.
+    /// Where the node of a chunk is that is in the table; `is_of_chunk` tells whether a node is.
     #[inline]
-    pub fn get(&self, key: u32) -> u32 {
-        self.slots[self.find(key)] as u32
-    }
-
-    /// Gives a key that is in the table another value.
-    #[inline]
-    pub fn replace(&mut self, key: u32, value: u32) {
-        let at = self.find(key);
-        self.slots[at] = slot(key, value);
-    }
-
-    /// Adds a key that is not in the table.
-    #[inline]
-    pub fn insert(&mut self, key: u32, value: u32) {
-        debug_assert_ne!(value, u32::MAX);
-        // Three quarters at most: beyond that the probes of linear probing get long.
-        if (self.used + 1) * 4 > self.slots.len() * 3 {
-            self.grow();
-        }
-        self.place(slot(key, value));
-        self.used += 1;
-    }
-
-    /// Takes out a key that is in the table.
-    #[inline]
-    pub fn remove(&mut self, key: u32) {
-        let mask = self.slots.len() - 1;
-        let mut gap = self.find(key);
-        let mut at = gap;
+    pub fn find(&self, chunk: u32, is_of_chunk: impl Fn(u32) -> bool) -> Place {
+        let Key { mut bucket, tag } = self.key(chunk);
+        let wanted = tag * LOW_BITS;
+        let mut searched = 0;
         loop {
-            at = (at + 1) & mask;
-            let entry = self.slots[at];
-            if entry == EMPTY {
-                break;
+            // The bytes that are 0 after this are the wanted ones; the test finds them all, and
+            // sometimes one too many above them.
+            let differing = self.tags[bucket] ^ wanted;
+            let mut candidates = differing.wrapping_sub(LOW_BITS) & !differing & HIGH_BITS;
+            while candidates != 0 {
+                let lane = candidates.trailing_zeros() as usize / 8;
+                if is_of_chunk(self.nodes[bucket][lane]) {
+                    return Place { bucket, lane };
+                }
+                candidates &= candidates - 1;
             }
-            // An entry may move back into the gap unless that is before its own place.
-            let home = self.home((entry >> 32) as u32);
-            if at.wrapping_sub(home) & mask >= at.wrapping_sub(gap) & mask {
-                self.slots[gap] = entry;
-                gap = at;
-            }
+            bucket = (bucket + 1) & (self.tags.len() - 1);
+            searched += 1;
+            debug_assert!(searched < self.tags.len(), "chunk {chunk} is in the table");
         }
-        self.slots[gap] = EMPTY;
+    }
+
+    #[inline]
+    pub fn node(&self, place: &Place) -> u32 {
+        self.nodes[place.bucket][place.lane]
+    }
+
+    /// Gives a chunk another node.
+    #[inline]
+    pub fn replace(&mut self, place: &Place, node: u32) {
+        self.nodes[place.bucket][place.lane] = node;
+    }
+
+    /// Takes out a chunk.
+    #[inline]
+    pub fn remove(&mut self, place: &Place) {
+        self.tags[place.bucket] &= !(0xFF << (place.lane * 8));
         self.used -= 1;
     }
 
-    /// Makes room for `keys` in all, so that adding them costs no rehashing.
-    pub fn reserve(&mut self, keys: usize) {
-        let slots = (keys * 4 / 3 + 1).next_power_of_two();
-        if slots > self.slots.len() {
-            self.rehash(slots);
+    /// Adds a chunk that is not in the table; `chunk_of` tells the chunk of every node in it.
+    #[inline]
+    pub fn insert(&mut self, chunk: u32, node: u32, chunk_of: impl Fn(u32) -> u32) {
+        if self.used == most_in(self.tags.len()) {
+            self.rehash(self.tags.len() * 2, chunk_of);
         }
+        self.used += 1;
+        self.place(chunk, node);
+    }
+
+    /// Makes an empty table large enough for so many chunks.
+    pub fn reserve(&mut self, chunks: usize) {
+        debug_assert_eq!(self.used, 0);
+        let mut buckets = self.tags.len();
+        while most_in(buckets) < chunks {
+            buckets *= 2;
+        }
+        *self = Self::with_buckets(buckets);
     }
 
     /// Bytes of memory asked for.
     pub fn memory_bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<u64>()
+        self.tags.capacity() * size_of::<u64>() + self.nodes.capacity() * size_of::<[u32; LANES]>()
     }
 
-    fn with_slots(slots: usize) -> Self {
-        Self { slots: vec![EMPTY; slots], used: 0, shift: 64 - slots.trailing_zeros() }
+    fn with_buckets(buckets: usize) -> Self {
+        Self {
+            tags: vec![0; buckets],
+            nodes: vec![[0; LANES]; buckets],
+            used: 0,
+            shift: u64::BITS - buckets.trailing_zeros(),
+        }
     }
 
     #[cold]
-    fn grow(&mut self) {
-        self.rehash(self.slots.len() * 2);
-    }
-
-    fn rehash(&mut self, slots: usize) {
-        let old = std::mem::replace(self, Self::with_slots(slots));
-        for entry in old.slots.into_iter().filter(|&entry| entry != EMPTY) {
-            self.place(entry);
+    fn rehash(&mut self, buckets: usize, chunk_of: impl Fn(u32) -> u32) {
+        let old = std::mem::replace(self, Self::with_buckets(buckets));
+        for (tags, nodes) in old.tags.into_iter().zip(old.nodes) {
+            for (_, node) in nodes.into_iter().enumerate().filter(|(lane, _)| tags >> (lane * 8) & 0x80 != 0)
+            {
+                self.place(chunk_of(node), node);
+            }
         }
         self.used = old.used;
     }
 
     #[inline]
-    fn place(&mut self, entry: u64) {
-        let mask = self.slots.len() - 1;
-        let mut at = self.home((entry >> 32) as u32);
-        while self.slots[at] != EMPTY {
-            at = (at + 1) & mask;
+    fn place(&mut self, chunk: u32, node: u32) {
+        let Key { mut bucket, tag } = self.key(chunk);
+        while self.tags[bucket] & HIGH_BITS == HIGH_BITS {
+            bucket = (bucket + 1) & (self.tags.len() - 1);
         }
-        self.slots[at] = entry;
+        let lane = (!self.tags[bucket] & HIGH_BITS).trailing_zeros() as usize / 8;
+        self.tags[bucket] |= tag << (lane * 8);
+        self.nodes[bucket][lane] = node;
     }
 
     #[inline]
-    fn find(&self, key: u32) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut at = self.home(key);
-        while (self.slots[at] >> 32) as u32 != key || self.slots[at] == EMPTY {
-            debug_assert_ne!(self.slots[at], EMPTY, "the key is in the table");
-            at = (at + 1) & mask;
-        }
-        at
-    }
-
-    /// The slot where a key belongs: the high bits of a multiplication by 2^64 / the golden ratio.
-    #[inline]
-    fn home(&self, key: u32) -> usize {
-        (u64::from(key).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize
+    fn key(&self, chunk: u32) -> Key {
+        let hash = u64::from(chunk).wrapping_mul(MULTIPLIER);
+        Key { bucket: (hash >> self.shift) as usize, tag: 0x80 | (hash >> 25 & 0x7F) }
     }
 }
 
-fn slot(key: u32, value: u32) -> u64 {
-    u64::from(key) << 32 | u64::from(value)
+/// Three quarters of all entries: beyond that buckets overflow often.
+fn most_in(buckets: usize) -> usize {
+    buckets * LANES / 4 * 3
 }
 
 #[cfg(test)]
@@ -141,19 +163,24 @@ mod tests {
         #[test]
         fn behaves_like_a_map(changes in prop::collection::vec((any::<bool>(), 0..64_u32, 0..1000_u32), 0..400)) {
             let mut table = Table::new();
-            let mut map = HashMap::new();
-            for (add, key, value) in changes {
-                // Neighbours and the ends of the range, so that probes run into each other.
-                let key = if key < 32 { key } else { u32::MAX - key };
-                match (add, map.contains_key(&key)) {
-                    (true, true) => table.replace(key, value),
-                    (true, false) => table.insert(key, value),
-                    (false, true) => table.remove(key),
+            let mut map: HashMap<u32, u32> = HashMap::new();
+            for (add, key, node) in changes {
+                // Few chunks in few buckets, so that they overflow and wrap around; nodes tell their chunk.
+                let chunk = if key < 32 { key } else { u32::MAX - key };
+                let node = node * 64 + key;
+                let key_of = |node: u32| node % 64;
+                let chunk_of = |node: u32| if key_of(node) < 32 { key_of(node) } else { u32::MAX - key_of(node) };
+                let place = |table: &Table| table.find(chunk, |candidate| chunk_of(candidate) == chunk);
+                match (add, map.contains_key(&chunk)) {
+                    (true, true) => table.replace(&place(&table), node),
+                    (true, false) => table.insert(chunk, node, chunk_of),
+                    (false, true) => table.remove(&place(&table)),
                     (false, false) => continue,
                 }
-                if add { map.insert(key, value); } else { map.remove(&key); }
-                for (&key, &value) in &map {
-                    prop_assert_eq!(table.get(key), value);
+                if add { map.insert(chunk, node); } else { map.remove(&chunk); }
+                for (&chunk, &node) in &map {
+                    let found = table.find(chunk, |candidate| chunk_of(candidate) == chunk);
+                    prop_assert_eq!(table.node(&found), node);
                 }
             }
         }
