@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -222,8 +223,7 @@ def test_backends_are_stopped_where_the_socket_cannot_be_had(client: Client, mon
     monkeypatch.setattr(app, "CallMetrics", lambda: None)
     monkeypatch.setattr(app, "build", lambda _config: client.runtime)
     # The other server comes up while the backends start.
-    looks = [lambda _path: None, claim]
-    monkeypatch.setattr(app, "claim", lambda path: looks.pop(0)(path))
+    monkeypatch.setattr(app, "claim", Mock(side_effect=[None, ConfigError("another server answers")]))
     with pytest.raises(ConfigError, match="another server answers"):
         app.serve(client.runtime.config)
     assert client.runtime.stopped == [True]
