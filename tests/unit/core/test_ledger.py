@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
+import time
 from contextlib import suppress
 from fractions import Fraction
 
@@ -228,12 +230,29 @@ def test_thin_volumes_never_exceed_the_ratio_in_sum(ratio, sizes):
     assert charged * Fraction(ratio).limit_denominator(10_000) >= sum(sizes)
 
 
-@settings(max_examples=25, deadline=None)
+def yielding(chance):
+    """A trace function that lets other threads run in the middle of the ledger's lines.
+
+    The interpreter switches threads at calls and loops only, so without this a ledger that had no lock would pass.
+    """
+
+    def trace(frame, event, _argument):
+        if frame.f_code.co_filename != ledger_module.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and chance.random() < 0.1:
+            time.sleep(0)
+        return trace
+
+    return trace
+
+
+@settings(max_examples=10, deadline=None)
 @given(
     seed=st.integers(0, 1 << 32),
     capacity=st.integers(1, 2000),
     ratio=st.sampled_from([1.0, 1.5, 7.0]),
-    threads=st.integers(2, 6),
+    threads=st.integers(2, 4),
 )
 def test_promised_and_reserved_never_exceed_the_capacity_under_threads(seed, capacity, ratio, threads):
     """Threads create, fail to create and delete at random while another one watches the books."""
@@ -243,7 +262,7 @@ def test_promised_and_reserved_never_exceed_the_capacity_under_threads(seed, cap
     done = threading.Event()
 
     def watch():
-        while not done.is_set():
+        while not done.wait(0.0005):
             state = ledger.snapshot()
             if (
                 not 0 <= state.promised_bytes + state.reserved_bytes <= capacity
@@ -253,8 +272,9 @@ def test_promised_and_reserved_never_exceed_the_capacity_under_threads(seed, cap
 
     def work(number):
         chance = random.Random(seed + number)
+        sys.settrace(yielding(random.Random(seed - number)))
         try:
-            for _ in range(150):
+            for _ in range(40):
                 charge = ledger.charge(chance.random() < 0.5, chance.randrange(0, 400))
                 if chance.random() < 0.4 and held[number]:
                     ledger.release(held[number].pop())
@@ -268,6 +288,8 @@ def test_promised_and_reserved_never_exceed_the_capacity_under_threads(seed, cap
                     pass
         except BaseException as error:
             wrong.append(error)
+        finally:
+            sys.settrace(None)
 
     workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
     watcher = threading.Thread(target=watch)
