@@ -16,6 +16,9 @@ from benches.scale import SCALE
 
 __all__ = ["LATEST", "Result", "load", "machine", "markdown", "save", "table"]
 
+LOAD = os.getloadavg()[0]
+"""When the run began: what else the machine was doing."""
+
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 Result = Mapping[str, Any]
@@ -29,6 +32,7 @@ def machine(directory: Path) -> dict[str, str]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "filesystem": _filesystem(directory),
+        "load": f"{LOAD:.1f}",
     }
 
 
@@ -59,7 +63,8 @@ def markdown(result: Result) -> str:
         "# Benchmarks",
         "",
         f"Measured {result['date']} on {where['cpu']}, Linux {where['kernel']}, Python {where['python']}, pools on "
-        f"{where['filesystem']}. Written by `make bench`; how each value is made stands in [README.md](../README.md).",
+        f"{where['filesystem']}; load average at the start {where['load']}. Written by `make bench`; how each value is "
+        "made stands in [README.md](../README.md).",
         "",
         "![each value beside its bound](latest.svg)",
         "",
@@ -97,24 +102,25 @@ def table(findings: Findings, committed: Result) -> list[str]:
 
 
 def picture(findings: Sequence[Mapping[str, Any]]) -> str:
-    """Bars as SVG: each value as a share of its bound; the line is the bound."""
+    """Bars as SVG: how much of its bound each value takes up; beyond the line it is missed."""
     bounded = [f for f in findings if f["bound"].startswith("at ")]
-    left, width, step = 330, 360, 26
+    left, width, step = 260, 320, 26
     height = step * len(bounded) + 40
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 110}" height="{height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 170}" height="{height}" '
         'font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
     ]
     for row, finding in enumerate(bounded):
         limit = float(finding["bound"].split()[-1])
-        share = min(finding["value"] / limit, 2.0)
+        ratio = finding["value"] / limit
+        share = min(1 / ratio if "least" in finding["bound"] else ratio, 2.0)
         y = 12 + row * step
         colour = "#2f7d4f" if finding["met"] else "#b5452c"
         parts += [
             f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{escape(finding["title"])}</text>',
             f'<rect x="{left}" y="{y}" width="{share * width / 2:.0f}" height="16" fill="{colour}"/>',
-            f'<text x="{left + share * width / 2 + 6:.0f}" y="{y + 12}">{escape(_number(finding))} '
+            f'<text x="{left + width + 10}" y="{y + 12}">{escape(_number(finding))} '
             f"({escape(finding['bound'])})</text>",
         ]
     x = left + width // 2
