@@ -1,6 +1,7 @@
 //! Lists as buffers of 64-bit words in the machine's byte order: an element costs a copy, not a tuple.
 
 use csi_core_allocator::file_map::{ByteRange, FileExtent, FileMap};
+use csi_core_allocator::pool::Run;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -49,6 +50,11 @@ pub fn pack_extents<'py>(py: Python<'py>, extents: &[FileExtent]) -> PyResult<Bo
 /// Ranges of a file as (offset, length).
 pub fn pack_ranges<'py>(py: Python<'py>, ranges: &[ByteRange]) -> PyResult<Bound<'py, PyBytes>> {
     pack(py, ranges, |r| [r.offset_bytes, r.length_bytes])
+}
+
+/// Runs of a pool as (segment, start, length).
+pub fn pack_runs<'py>(py: Python<'py>, runs: &[Run]) -> PyResult<Bound<'py, PyBytes>> {
+    pack(py, runs, |run| [run.segment.into(), run.start, run.length])
 }
 
 /// Reads a map as [`pack_extents`] wrote it.
