@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import node_scenarios
 import pytest
+import snapshot_scenarios
+import volume_scenarios
 from driver import Cluster
-from scenario import Scenario, every_scenario
+from scenario import Scenario, scenarios_of
 
 from csi_core.faults import FAULT_TRACE_VARIABLE, FAULT_VARIABLE
 from csi_core.testing.devices import leak_check, xfs_filesystem
@@ -24,6 +27,7 @@ from csi_core.testing.fault_points import fault_points
 from csi_core.testing.harness import ServerProcess, ServerStoppedError
 
 pytestmark = pytest.mark.needs_root
+SCENARIOS = scenarios_of(volume_scenarios, snapshot_scenarios, node_scenarios)
 
 SETTLE_S = 20.0
 BACKGROUND_S = 0.3
@@ -146,7 +150,7 @@ def has_cap_sys_resource() -> bool:
     return bool(int(effective, 16) & 1 << 24)
 
 
-@pytest.mark.parametrize("kind", every_scenario(), ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", SCENARIOS, ids=lambda kind: kind.name)
 def test_killed_at_every_step(world: World, kind: type[Scenario], tmp_path: Path) -> None:
     """After a kill at any step the repeated call gives the same volume, nothing leaks, and data is intact."""
     place = Place(tmp_path / "kubelet", tmp_path / "fault", tmp_path / "trace")
