@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from pydantic import ValidationError
@@ -61,6 +62,17 @@ class LoopBackend:
 
     csi_core_api = API_VERSION
     options_model = LoopOptions
+    declaration = Description(
+        summary="image files in a directory, attached as loop devices",
+        reach=Reach.NODE_LOCAL,
+        access={VolumeMode.FILESYSTEM: _ACCESS, VolumeMode.BLOCK: _ACCESS},
+        filesystems=_FILESYSTEMS,
+        sources=frozenset(SourceKind),
+        parameters=LoopParameters,
+        size_granularity_bytes=volumes.GRANULARITY_BYTES,
+        minimum_size_bytes=volumes.MINIMUM_BYTES,
+        ephemeral=True,
+    )
 
     def __init__(self, options: Mapping[str, object]) -> None:
         """Check the options; nothing is opened before ``start``.
@@ -89,16 +101,9 @@ class LoopBackend:
     @hookimpl
     def describe(self) -> Description:
         """What the pools can do together."""
-        return Description(
-            summary="image files in a directory, attached as loop devices",
-            reach=Reach.NODE_LOCAL,
-            access={VolumeMode.FILESYSTEM: _ACCESS, VolumeMode.BLOCK: _ACCESS},
+        return replace(
+            self.declaration,
             filesystems=tuple(fs for fs in _FILESYSTEMS if shutil.which(f"mkfs.{fs}", path=_TOOL_PATH)),
-            sources=frozenset(SourceKind),
-            parameters=LoopParameters,
-            size_granularity_bytes=volumes.GRANULARITY_BYTES,
-            minimum_size_bytes=volumes.MINIMUM_BYTES,
-            ephemeral=True,
             facts={f"pool {pool.name}": _facts(pool) for pool in self._pools},
         )
 

@@ -50,6 +50,21 @@ class SimBackend(VolumeHooks, SnapshotHooks):
     """
 
     csi_core_api = 1
+    options_model = SimOptions
+    declaration = Description(
+        summary="simulated volumes in a directory, for tests and examples",
+        reach=SimOptions.model_fields["reach"].default,
+        access={mode: frozenset(AccessMode) for mode in VolumeMode},
+        sources=frozenset(SourceKind),
+        parameters=SimParameters,
+        mutable=SimMutable,
+        secrets=SimSecrets,
+        snapshot_parameters=SimSnapshotParameters,
+        size_granularity_bytes=GRANULARITY_BYTES,
+        minimum_size_bytes=MINIMUM_BYTES,
+        default_size_bytes=DEFAULT_BYTES,
+        ephemeral=True,
+    )
 
     def __init__(self, options: Mapping[str, object]) -> None:
         try:
@@ -77,19 +92,9 @@ class SimBackend(VolumeHooks, SnapshotHooks):
     @simulated
     def describe(self) -> Description:
         """Everything that a backend can serve, but a filesystem of its own: directories are bound as they are."""
-        return Description(
-            summary="simulated volumes in a directory, for tests and examples",
+        return replace(
+            self.declaration,
             reach=self._options.reach,
-            access={mode: frozenset(AccessMode) for mode in VolumeMode},
-            sources=frozenset(SourceKind),
-            parameters=SimParameters,
-            mutable=SimMutable,
-            secrets=SimSecrets,
-            snapshot_parameters=SimSnapshotParameters,
-            size_granularity_bytes=GRANULARITY_BYTES,
-            minimum_size_bytes=MINIMUM_BYTES,
-            default_size_bytes=DEFAULT_BYTES,
-            ephemeral=True,
             max_volumes_per_node=self.storage.max_volumes_per_node,
             facts={"directory": str(self._options.directory or "temporary")},
         )
