@@ -14,7 +14,9 @@ from backends.loop.options import LoopOptions, LoopParameters
 from backends.loop.pool import Pool
 from backends.loop.pools import Pools
 from csi_core.errors import ConfigError, InvalidArgument
+from csi_core.health import Finding, HealthProblem
 from csi_core.hookspecs import API_VERSION, Host, hookimpl
+from csi_core.ledger_metrics import LEDGERS
 from csi_core.model import (
     AccessMode,
     AttachRequest,
@@ -25,10 +27,8 @@ from csi_core.model import (
     Created,
     Description,
     Existing,
-    Finding,
     GroupSnapshot,
     GroupSnapshotSpec,
-    HealthProblem,
     Outcome,
     Page,
     Reach,
@@ -85,6 +85,7 @@ class LoopBackend:
         except ValidationError as error:
             raise ConfigError(f"options of the loop backend: {explain(error, keys(LoopOptions), 'option')}") from None
         self._pools = Pools(self._options)
+        self._name = ""
 
     # -- life cycle ---------------------------------------------------------------------------------
 
@@ -92,10 +93,14 @@ class LoopBackend:
     def start(self, host: Host) -> None:
         """Open all pools, or none."""
         self._pools.open(host)
+        self._name = host.backend_name
+        for pool in self._pools:
+            LEDGERS.announce(self._name, pool.name, pool.ledger)
 
     @hookimpl
     def stop(self) -> None:
         """Close all pools. Attached volumes stay attached."""
+        LEDGERS.withdraw(self._name)
         self._pools.close()
 
     @hookimpl
