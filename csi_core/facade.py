@@ -14,6 +14,7 @@ import pluggy
 from csi_core.contract import HOOKS, check_backend, check_wrapper
 from csi_core.declarations import check_declarations
 from csi_core.errors import PluginError, Unavailable, Unsupported
+from csi_core.health import Finding, HealthProblem
 from csi_core.hookspecs import PROJECT, BackendSpec, Host
 from csi_core.model import (
     AttachRequest,
@@ -21,10 +22,8 @@ from csi_core.model import (
     Capacity,
     CapacityQuery,
     Description,
-    Finding,
     GroupSnapshot,
     GroupSnapshotSpec,
-    HealthProblem,
     Outcome,
     Page,
     PublishRequest,

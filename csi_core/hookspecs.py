@@ -38,16 +38,15 @@ from typing import Protocol
 
 import pluggy
 
+from csi_core.health import Finding, HealthProblem
 from csi_core.model import (
     AttachRequest,
     BlockMap,
     Capacity,
     CapacityQuery,
     Description,
-    Finding,
     GroupSnapshot,
     GroupSnapshotSpec,
-    HealthProblem,
     Outcome,
     Page,
     PublishRequest,

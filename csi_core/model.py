@@ -342,36 +342,6 @@ class BlockMap:
     block_size_bytes: int = 0
 
 
-class HealthKind(enum.Enum):
-    """CSI 1.13 ``VolumeHealthErrorType``."""
-
-    DEGRADED = "degraded"
-    INACCESSIBLE = "inaccessible"
-    DATA_LOSS = "data_loss"
-
-
-@dataclass(frozen=True, slots=True)
-class HealthProblem:
-    """Something wrong with a volume or a pool: ``reason`` in CamelCase, ``message`` for people."""
-
-    kind: HealthKind
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """An inconsistency that ``diagnose`` found.
-
-    ``repairable`` is true only where the backend can prove that the repair loses nothing.
-    """
-
-    subject: str
-    problem: str
-    advice: str
-    repairable: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class Description:
     """What a backend declares; capabilities are derived from this and the hooks it implements.

@@ -11,7 +11,7 @@ from backends.loop import handles, images, loopdev
 from backends.loop.loopdev import LoopDevice
 from backends.loop.pool import Pool
 from backends.loop.records import VolumeRecord
-from csi_core.model import Finding, HealthKind, HealthProblem
+from csi_core.health import Finding, HealthKind, HealthProblem
 
 __all__ = ["findings", "pool_health", "repair", "volume_health"]
 

@@ -21,6 +21,7 @@ from backends.sim.snapshots import SnapshotHooks
 from backends.sim.storage import DEFAULT_BYTES, GRANULARITY_BYTES, MINIMUM_BYTES, SimStorage
 from backends.sim.volumes import VolumeHooks
 from csi_core.errors import ConfigError
+from csi_core.health import Finding, HealthKind, HealthProblem
 from csi_core.hookspecs import Host
 from csi_core.model import (
     AccessMode,
@@ -28,9 +29,6 @@ from csi_core.model import (
     BlockSource,
     Description,
     DirectorySource,
-    Finding,
-    HealthKind,
-    HealthProblem,
     Source,
     SourceKind,
     VolumeMode,

@@ -19,7 +19,7 @@ from csi_core.cli.serve import config_option
 if TYPE_CHECKING:
     from csi_core.config import Config
     from csi_core.facade import Backend
-    from csi_core.model import Finding
+    from csi_core.health import Finding
 
 __all__ = ["doctor", "gc", "opened", "server_answers"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from csi_core._proto import csi_pb2 as pb
-from csi_core.model import HealthKind, HealthProblem
+from csi_core.health import HealthKind, HealthProblem
 from csi_core.router import join_id
 
 __all__ = ["encode_storage_health", "encode_volume_health"]

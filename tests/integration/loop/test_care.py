@@ -11,7 +11,7 @@ import pytest
 from backends.loop import loopdev, pool
 from backends.loop.plugin import LoopBackend
 from csi_core.errors import ConfigError, DataLoss
-from csi_core.model import Finding
+from csi_core.health import Finding
 
 from .cluster import MIB, NO_SECRETS, Cluster, NodeHost
 

@@ -11,7 +11,8 @@ import pytest
 from backends.loop.options import LoopParameters
 from backends.loop.plugin import LoopBackend
 from csi_core.errors import ConfigError, NoSpace
-from csi_core.model import CapacityQuery, HealthKind, SizeRange
+from csi_core.health import HealthKind
+from csi_core.model import CapacityQuery, SizeRange
 from csi_core.testing.devices import ext4_filesystem
 
 from .cluster import MIB, Cluster, NodeHost

@@ -14,6 +14,7 @@ from csi_core._proto import csi_pb2 as pb
 from csi_core._proto import csi_pb2_grpc as services
 from csi_core.errors import InvalidArgument, NoSpace
 from csi_core.facade import Backend
+from csi_core.health import HealthKind, HealthProblem
 from csi_core.hookspecs import hookimpl
 from csi_core.model import (
     AccessMode,
@@ -23,8 +24,6 @@ from csi_core.model import (
     Description,
     Existing,
     GroupSnapshot,
-    HealthKind,
-    HealthProblem,
     Page,
     Reach,
     Snapshot,
