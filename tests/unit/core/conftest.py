@@ -131,7 +131,8 @@ SMALLEST_MODULE = """
 from pathlib import Path
 from csi_core.errors import ConfigError, Unavailable
 from csi_core.hookspecs import hookimpl
-from csi_core.model import (AccessMode, Created, Description, DirectorySource, Finding, Page, Reach, Volume, VolumeMode)
+from csi_core.health import Finding
+from csi_core.model import (AccessMode, Created, Description, DirectorySource, Page, Reach, Volume, VolumeMode)
 from csi_core.parameters import Parameters, SizeBytes
 from pydantic import Field
 from typing import Literal
