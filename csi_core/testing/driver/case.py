@@ -136,6 +136,8 @@ class DriverCase:
         size_bytes: of the tests' volumes; its double must be possible too.
         fs_type: filesystem of mounted volumes, "" where the backend has directories.
         backend: the configured name of the backend under test.
+        online_growth: False where this machine does not let the driver grow ``fs_type`` while it is mounted (ext4
+            without CAP_SYS_RESOURCE): the call must then say so, and the filesystem grow when it is staged again.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class DriverCase:
         mutable: tuple[Mapping[str, str], ...] = (),
         size_bytes: int = _DEFAULT_BYTES,
         fs_type: str = "",
+        online_growth: bool = True,
     ) -> None:
         self.server = server
         self.directory = directory
@@ -158,6 +161,7 @@ class DriverCase:
         self.mutable = mutable
         self.size_bytes = size_bytes
         self.fs_type = fs_type
+        self.online_growth = online_growth
         answer = server.controller.ControllerGetCapabilities(pb.ControllerGetCapabilitiesRequest(), timeout=CALL_S)
         kinds = pb.ControllerServiceCapability.RPC.Type
         self.capabilities = {kinds.Name(capability.rpc.type) for capability in answer.capabilities}
@@ -235,6 +239,17 @@ class DriverCase:
             # 0 means "not known here": a directory has no size of its own.
             expanded_bytes = self.server.node.NodeExpandVolume(node, timeout=CALL_S).capacity_bytes or expanded_bytes
         return expanded_bytes
+
+    def grow(self, pod: Pod, size_bytes: int) -> None:
+        """Grow a volume under its pod; where the machine forbids that, by taking the pod down and up."""
+        if self.online_growth or pod.mode is VolumeMode.BLOCK:
+            assert self.expand(pod.volume_id, size_bytes, pod.mode, pod.target_path) == size_bytes
+            return
+        if os.statvfs(pod.target_path).f_blocks * os.statvfs(pod.target_path).f_frsize < size_bytes // 2:
+            with refused(Code.FAILED_PRECONDITION):
+                self.expand(pod.volume_id, size_bytes, pod.mode, pod.target_path)
+            pod.stop()
+            pod.start()
 
     def publish(self, volume_id: str, mode: VolumeMode, node_id: str = "", read_only: bool = False) -> dict[str, str]:
         """ControllerPublishVolume, where it is served; to this node unless another is named."""

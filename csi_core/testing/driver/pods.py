@@ -113,8 +113,19 @@ class PodTests(Selection):
             assert usage[pb.VolumeUsage.BYTES].total == driver.size_bytes
         else:
             assert usage[pb.VolumeUsage.INODES].total > 0
-        for path in (str(pod.target_path) + "-elsewhere", "relative/path", "/"):
+        for path in (str(pod.target_path) + "-elsewhere", "relative/path"):
             request.volume_path = path
+            with refused(Code.NOT_FOUND):
+                driver.call(driver.server.node.NodeGetVolumeStats, request)
+
+    def test_stats_of_something_else(self, driver: DriverCase) -> None:
+        """NOT_FOUND for a path where something is mounted that is not this volume."""
+        mode = self.volume_modes[0]
+        pods = [Pod(driver, driver.create(name, mode).volume_id, mode) for name in ("one", "two")]
+        for pod in pods:
+            pod.start()
+        for path in ("/", str(pods[1].target_path)):
+            request = pb.NodeGetVolumeStatsRequest(volume_id=pods[0].volume_id, volume_path=path)
             with refused(Code.NOT_FOUND):
                 driver.call(driver.server.node.NodeGetVolumeStats, request)
 
@@ -127,7 +138,7 @@ class PodTests(Selection):
         before = os.statvfs(pod.target_path)
         wanted = 2 * driver.size_bytes
         for _ in range(2):
-            assert driver.expand(pod.volume_id, wanted, mode, pod.target_path) == wanted
+            driver.grow(pod, wanted)
         assert pod.read(len(_CONTENT)) == _CONTENT
         if mode is VolumeMode.BLOCK:
             with pod.target_path.open("rb") as device:
@@ -135,7 +146,8 @@ class PodTests(Selection):
         elif driver.fs_type:
             after = os.statvfs(pod.target_path)
             assert after.f_blocks * after.f_frsize > 1.5 * before.f_blocks * before.f_frsize
-        assert driver.expand(pod.volume_id, driver.size_bytes, mode, pod.target_path) == wanted
+        if driver.online_growth:
+            assert driver.expand(pod.volume_id, driver.size_bytes, mode, pod.target_path) == wanted
         [entry] = driver.listed().entries
         assert entry.volume.capacity_bytes == wanted
 
