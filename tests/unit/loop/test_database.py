@@ -36,6 +36,12 @@ def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
     second.close()
 
 
+def test_nobody_else_reads_it(database: PoolDatabase, tmp_path: Path) -> None:
+    database.execute(PUT, ("key", 1))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"pool.db": 0o600, "pool.db-wal": 0o600, "pool.db-shm": 0o600}
+
+
 def test_commits_are_fully_synchronous(database: PoolDatabase) -> None:
     assert database.write(lambda connection: connection.execute("PRAGMA synchronous").fetchone()) == (2,)
     assert database.row("PRAGMA journal_mode") == ("wal",)
