@@ -107,7 +107,8 @@ class PoolDatabase:
         self._queue: deque[_Operation[Any]] = deque()
         self._commit_lock = threading.Lock()
         self._readers: deque[sqlite3.Connection] = deque()
-        path.touch(mode=0o600)  # SQLite gives its log the mode of the database: names of claims are for root alone
+        if not path.exists():
+            path.touch(mode=0o600)  # SQLite gives its log the mode of the database: names of claims are for root alone
         self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_LOCK_WAIT_S)
         try:
             self._prepare()
