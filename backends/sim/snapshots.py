@@ -89,18 +89,19 @@ class SnapshotHooks:
 
     @simulated
     def delete_group_snapshot(self, handle: str, secrets: Parameters) -> None:
-        """Forget the group with its members, then remove their content."""
+        """Forget the members, remove their content, forget the group: it alone knows whose content may be left."""
         self.storage.authenticate(secrets)
         group = self.storage.records.groups.get(handle)
         if group is None:
             return
         with self.storage.records.change():
-            del self.storage.records.groups[handle]
             for snapshot in group.snapshots:
                 self.storage.records.snapshots.pop(snapshot.handle, None)
-        fault("sim.delete_group.after_record")
+        fault("sim.delete_group.after_members")
         for snapshot in group.snapshots:
             self.storage.content.remove(snapshot.handle)
+        with self.storage.records.change():
+            del self.storage.records.groups[handle]
 
     @simulated
     def get_group_snapshot(self, handle: str) -> GroupSnapshot | None:
