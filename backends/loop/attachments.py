@@ -57,12 +57,13 @@ def detach(pool: Pool, key: str) -> None:
     """
     with pool.claims.exclusive(key):
         found = pool.layout.found(key)
-        device = loopdev.find(found) if found else None
-        if device is None:
+        if found is None:
             return
-        fault("loop.detach.before_unbind")
-        loopdev.detach(device)
-        fault("loop.detach.after_unbind")
+        if device := loopdev.find(found):
+            fault("loop.detach.before_unbind")
+            loopdev.detach(device)
+            fault("loop.detach.after_unbind")
+        # Whether attached or not: a process may have been killed between the two.
         with images.storage_errors(f"image {key}"), pool.layout.opened(key, write=False) as image:
             os.fsync(image)
 
@@ -106,6 +107,8 @@ def _bound(pool: Pool, record: VolumeRecord, *, read_only: bool) -> LoopDevice:
             # An expansion was cut off before its commit: nobody was told of the rest.
             device = loopdev.limit_size(device, record.size_bytes)
         loopdev.fit_size(device, record.size_bytes)
+        # Of a device that was found, too: a process may have been killed before this.
+        loopdev.tune_discard(device, 0 if record.thick else _DISCARD_LIMIT_BYTES)
         return device
 
 
@@ -115,7 +118,6 @@ def _bind(pool: Pool, record: VolumeRecord, image: int, *, read_only: bool) -> L
     fault("loop.attach.before_bind")
     device = loopdev.attach(image, read_only=read_only, direct_io=pool.options.direct_io)
     fault("loop.attach.after_bind")
-    loopdev.tune_discard(device, 0 if record.thick else _DISCARD_LIMIT_BYTES)
     if pool.options.direct_io and pool.filesystem.direct_io and not device.direct_io:
         _log.warning("direct I/O refused", pool=pool.name, volume=record.key, device=str(device.node))
     return device

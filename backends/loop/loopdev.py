@@ -43,6 +43,7 @@ _LOOP_SET_STATUS64: Final = 0x4C04
 _LOOP_GET_STATUS64: Final = 0x4C05
 _LOOP_SET_CAPACITY: Final = 0x4C07
 _LOOP_CONFIGURE: Final = 0x4C0A
+_LOOP_CTL_REMOVE: Final = 0x4C81
 _LOOP_CTL_GET_FREE: Final = 0x4C82
 _BLKGETSIZE64: Final = 0x80081272
 _BLKROSET: Final = 0x125D
@@ -53,6 +54,9 @@ _DIRECT_IO: Final = 16
 _INFO: Final = struct.Struct("=5Q4I64s64s32s2Q")  # struct loop_info64
 _CONFIG_HEAD: Final = struct.Struct("=2I")  # struct loop_config: fd and block size, then loop_info64, then 64 bytes
 _CONFIG_TAIL: Final = bytes(64)
+
+_GOING: Final = (errno.ENOENT, errno.ENXIO, errno.ENODEV)
+"""Opening a device that is being removed or, before Linux 6.11, unbound at this moment."""
 
 _FREE_ATTEMPTS: Final = 200
 _NODE_WAIT_S: Final = 2.0
@@ -129,7 +133,9 @@ def attach(image: int, *, read_only: bool, direct_io: bool) -> LoopDevice:
         + _CONFIG_TAIL
     )
     for _ in range(_FREE_ATTEMPTS):
-        number = _free_number()
+        number = _control(_LOOP_CTL_GET_FREE)
+        if _renew(number):
+            continue
         try:
             # Opened for writing here only: the kernel takes a read-only descriptor as the wish for a read-only device.
             with _opened(number, os.O_RDWR) as device:
@@ -162,10 +168,7 @@ def attached() -> Iterator[LoopDevice]:
         if not entry.name.startswith("loop") or not Path(entry.path, "loop").is_dir():
             continue
         number = int(entry.name.removeprefix("loop"))
-        found = None
-        with suppress(FileNotFoundError), _opened(number) as device:
-            found = _status(number, device)
-        if found:  # yielded after it is closed: an open descriptor would make a detach lazy
+        if found := _shown(number):  # yielded after it is closed: an open descriptor would make a detach lazy
             yield found
 
 
@@ -197,7 +200,11 @@ def limit_size(device: LoopDevice, size_bytes: int) -> LoopDevice:
 
 
 def keep(device: LoopDevice) -> LoopDevice:
-    """Revoke a lazy detach that is still waiting for the last user, so that the device stays."""
+    """Revoke a lazy detach that is still waiting for the last user, so that the device stays.
+
+    Raises:
+        Busy: it was too late.
+    """
     if not device.flags & _AUTOCLEAR:
         return device
     with _opened(device.number) as opened:
@@ -206,7 +213,7 @@ def keep(device: LoopDevice) -> LoopDevice:
 
 
 def tune_discard(device: LoopDevice, limit_bytes: int) -> None:
-    """Cap one discard at ``limit_bytes``; 0 forbids every request that would punch a hole in the image."""
+    """Cap one discard at ``limit_bytes``; 0 forbids, for good, every request that would punch a hole in the image."""
     _write_sys(device.number, "queue/discard_max_bytes", limit_bytes)
     if limit_bytes == 0:
         # Kernels from 6.17 on. On older ones write-zeroes may still punch; attach fills the holes again.
@@ -219,32 +226,53 @@ def detach(device: LoopDevice) -> None:
     Raises:
         Busy: something holds the device open; it unbinds by itself when that ends.
     """
-    identity = (device.backing_device, device.backing_inode)
-    with suppress(FileNotFoundError), _opened(device.number) as opened:
-        found = _status(device.number, opened)
-        if not found or (found.backing_device, found.backing_inode) != identity:
+    if not _same(device, _shown(device.number)):
+        return
+    with _opened(device.number) as opened:
+        if not _same(device, _status(device.number, opened)):
             return
+        # The kernel would keep the mark for whatever is bound to the device next.
+        fcntl.ioctl(opened, _BLKROSET, struct.pack("=i", 0))
         fcntl.ioctl(opened, _LOOP_CLR_FD)
     give_up = time.monotonic() + _DETACH_WAIT_S
-    while True:
-        with suppress(FileNotFoundError), _opened(device.number) as opened:
-            found = _status(device.number, opened)
-            if not found or (found.backing_device, found.backing_inode) != identity:
-                return
+    while _same(device, _shown(device.number)):
         if time.monotonic() >= give_up:
             raise Busy(f"{device.node} is still held open by a process or a mount; it detaches when that ends")
         time.sleep(_POLL_S)
+    _renew(device.number)
 
 
-def _free_number() -> int:
+def _same(device: LoopDevice, found: LoopDevice | None) -> bool:
+    """Whether ``found``, read just now, still shows the file that ``device`` was seen to show."""
+    return found is not None and (found.backing_device, found.backing_inode) == (
+        device.backing_device,
+        device.backing_inode,
+    )
+
+
+def _control(request: int, number: int = 0) -> int:
     try:
         control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise Unavailable(f"{_CONTROL}: {error.strerror}; run as root, with the host's /dev") from error
     try:
-        return fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
+        return fcntl.ioctl(control, request, number)
     finally:
         os.close(control)
+
+
+def _renew(number: int) -> bool:
+    """Remove an unbound device on which discards were forbidden; the kernel makes a new one when it is wanted.
+
+    It takes no other limit any more, so that thin images on it would never give back a block. Answers whether it was
+    removed: one that somebody has open, or has bound meanwhile, stays.
+    """
+    if _read_sys(number, "queue/discard_max_bytes") != "0" or _read_sys(number, "queue/discard_max_hw_bytes") == "0":
+        return False
+    with suppress(OSError):
+        _control(_LOOP_CTL_REMOVE, number)
+        return True
+    return False
 
 
 @contextmanager
@@ -274,6 +302,17 @@ def _node(number: int) -> Path:
     return node
 
 
+def _shown(number: int) -> LoopDevice | None:
+    """What is bound to a device now; None where nothing is, or where it is just going."""
+    try:
+        with _opened(number) as device:
+            return _status(number, device)
+    except OSError as error:
+        if error.errno in _GOING:
+            return None
+        raise
+
+
 def _status(number: int, device: int) -> LoopDevice | None:
     info = bytearray(_INFO.size)
     try:
@@ -288,10 +327,13 @@ def _status(number: int, device: int) -> LoopDevice | None:
 
 def _set_status(opened: int, device: LoopDevice, *, size_limit_bytes: int, flags: int) -> None:
     info = bytearray(_INFO.size)
-    fcntl.ioctl(opened, _LOOP_GET_STATUS64, info)
-    fields = list(_INFO.unpack(info))
-    fields[4], fields[8] = size_limit_bytes, flags
     try:
+        # Between being found and being opened, which is what keeps it, it may have gone to another volume.
+        if not _same(device, _status(device.number, opened)):
+            raise Busy(f"{device.node} was detached at this moment; repeat the call")
+        fcntl.ioctl(opened, _LOOP_GET_STATUS64, info)
+        fields = list(_INFO.unpack(info))
+        fields[4], fields[8] = size_limit_bytes, flags
         fcntl.ioctl(opened, _LOOP_SET_STATUS64, _INFO.pack(*fields))
     except OSError as error:
         raise StorageFailure(f"{device.node} cannot be changed: {error.strerror}") from error
