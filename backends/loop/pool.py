@@ -97,8 +97,9 @@ class Pool:
         try:
             return self.ledger.reserve(charge_bytes)
         except NoSpace:
-            if self.trash.emptied(timeout_s=0) or not self.trash.emptied(_TRASH_WAIT_S):
+            if self.trash.emptied(timeout_s=0):
                 raise
+            self.trash.emptied(_TRASH_WAIT_S)
             return self.ledger.reserve(charge_bytes)
 
     def discard(self, *keys: str) -> None:

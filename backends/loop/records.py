@@ -203,9 +203,10 @@ class Records:
             for (key,) in self._database.rows(query):
                 yield key
 
-    def trash(self, limit: int) -> list[tuple[str, int]]:
-        """Key and charge in bytes of at most ``limit`` images to free."""
-        return [(key, charge) for key, charge in self._database.rows("SELECT * FROM trash LIMIT ?", (limit,))]
+    def trash(self, key: str, limit: int) -> list[tuple[str, int]]:
+        """Key and charge in bytes of at most ``limit`` images to free, after ``key``."""
+        query = "SELECT key, charge_bytes FROM trash WHERE key > ? ORDER BY key LIMIT ?"
+        return [(found, charge) for found, charge in self._database.rows(query, (key, limit))]
 
     def forget_trash(self, keys: list[str]) -> None:
         """These images are freed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -34,7 +35,9 @@ class Trash:
         self._ledger = ledger
         self._wake = threading.Condition()
         self._work_there = True
+        self._new = True
         self._stopping = False
+        self._stuck: list[str] = []
         self._thread = threading.Thread(target=self._run, name="loop-trash", daemon=True)
 
     def start(self) -> None:
@@ -52,7 +55,7 @@ class Trash:
     def more(self) -> None:
         """There is something new in the trash."""
         with self._wake:
-            self._work_there = True
+            self._work_there = self._new = True
             self._wake.notify_all()
 
     def emptied(self, timeout_s: float) -> bool:
@@ -66,6 +69,7 @@ class Trash:
                 self._wake.wait_for(lambda: self._work_there or self._stopping)
                 if self._stopping:
                     return
+                self._new = False
             try:
                 stuck = self._empty()
             except (OSError, CallError) as error:
@@ -73,32 +77,44 @@ class Trash:
                 stuck = True
             with self._wake:
                 if stuck:
-                    self._wake.wait_for(lambda: self._stopping, _RETRY_S)
+                    self._wake.wait_for(lambda: self._new or self._stopping, _RETRY_S)
+                elif not self._new:
+                    self._work_there = False
+                    self._wake.notify_all()
 
     def _empty(self) -> bool:
-        """Free one batch; True where something in it cannot be freed now."""
-        with self._wake:
-            rows = self._records.trash(_BATCH)
-            if not rows:
-                self._work_there = False
-                self._wake.notify_all()
-                return False
+        """Free all there is, batch by batch; True where something cannot be freed now."""
+        stuck: list[str] = []
+        last = ""
+        while not self._stopping and (rows := self._records.trash(last, _BATCH)):
+            stuck += self._free(rows)
+            last = rows[-1][0]
+        if stuck and stuck != self._stuck:
+            _log.warning(
+                "deleted images cannot be freed: attached by somebody else, or failing",
+                images=len(stuck),
+                first=str(self._layout.path(stuck[0])),
+            )
+        self._stuck = stuck
+        return bool(stuck) or self._stopping
+
+    def _free(self, rows: list[tuple[str, int]]) -> list[str]:
+        """Free one batch; answer the keys of those that cannot be freed now."""
         in_use = {(device.backing_device, device.backing_inode) for device in loopdev.attached()}
-        freed: list[str] = []
-        charge_bytes = 0
-        for key, charge in rows:
+        freed: dict[str, int] = {}
+        for key, charge_bytes in rows:
             found = self._layout.found(key)
             if found and (found.st_dev, found.st_ino) in in_use:
-                _log.warning("deleted image is attached by somebody else", image=str(self._layout.path(key)))
                 continue
             fault("loop.trash.before_free")
-            self._layout.free(key)
+            with suppress(OSError):
+                self._layout.free(key)
+                freed[key] = charge_bytes
             fault("loop.trash.after_free")
-            freed.append(key)
-            charge_bytes += charge
-        self._layout.sync()
-        fault("loop.trash.before_clean")
-        self._records.forget_trash(freed)
-        fault("loop.trash.after_clean")
-        self._ledger.release(charge_bytes)
-        return len(freed) < len(rows)
+        if freed:
+            self._layout.sync()
+            fault("loop.trash.before_clean")
+            self._records.forget_trash(list(freed))
+            fault("loop.trash.after_clean")
+            self._ledger.release(sum(freed.values()))
+        return [key for key, _ in rows if key not in freed]

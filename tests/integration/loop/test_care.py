@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from backends.loop import loopdev, pool
+from backends.loop import loopdev, pool, trash
 from backends.loop.plugin import LoopBackend
 from csi_core.errors import ConfigError, DataLoss
 from csi_core.health import Finding
 
-from .cluster import MIB, NO_SECRETS, Cluster, NodeHost
+from .cluster import MIB, NO_SECRETS, Cluster, NodeHost, command
 
 
 def problems(cluster: Cluster) -> dict[str, Finding]:
@@ -146,3 +146,27 @@ def test_the_trash_is_taken_up_again_and_never_frees_what_is_attached(xfs: Clust
     assert not image.exists()
     assert xfs.pool.ledger.snapshot().promised_bytes == 0
     xfs.backend.delete_volume(volume.handle, NO_SECRETS)
+
+
+def test_images_that_cannot_be_freed_hinder_no_other(xfs: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trash, "_BATCH", 1)
+    volumes = sorted((xfs.create(name, provisioning="thick") for name in "abcd"), key=xfs.key)
+    with xfs.image(volumes[0]).open("r+b") as file:
+        xfs.pool.trash.stop()
+        for volume in volumes[:3]:
+            xfs.delete(volume)
+        device = loopdev.attach(file.fileno(), read_only=False, direct_io=True)
+    command("chattr", "+i", str(xfs.image(volumes[1])))
+    try:
+        xfs.restart()
+        assert not xfs.pool.trash.emptied(0.3)
+        assert xfs.pool.ledger.snapshot().promised_bytes == 3 * 64 * MIB, "two are stuck, the third is freed"
+        xfs.delete(volumes[3])
+        assert not xfs.pool.trash.emptied(0.3)
+        assert xfs.pool.ledger.snapshot().promised_bytes == 2 * 64 * MIB, "a later one does not wait for the retry"
+    finally:
+        command("chattr", "-i", str(xfs.image(volumes[1])))
+        loopdev.detach(device)
+    xfs.pool.trash.more()
+    xfs.settled()
+    assert xfs.pool.ledger.snapshot().promised_bytes == 0

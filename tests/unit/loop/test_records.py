@@ -110,7 +110,7 @@ def test_discarding_moves_the_charge_to_the_trash(database: PoolDatabase, record
     assert set(records.unfinished()) == {SNAPSHOT.key, group.key}
     assert records.discard(VOLUME.key, SNAPSHOT.key, group.key, key("v", 77)) == 3
     assert records.promised_bytes() == (1 << 40) + 10
-    assert dict(records.trash(10)) == {VOLUME.key: 1 << 40, SNAPSHOT.key: 10}
+    assert dict(records.trash("", 10)) == {VOLUME.key: 1 << 40, SNAPSHOT.key: 10}
     assert records.images_known([VOLUME.key, SNAPSHOT.key, key("v", 5)]) == {VOLUME.key, SNAPSHOT.key}
     records.forget_trash([VOLUME.key, SNAPSHOT.key])
     assert records.promised_bytes() == 0
@@ -120,4 +120,4 @@ def test_discarding_twice_is_harmless(database: PoolDatabase, records: Records) 
     put(database, VOLUME)
     records.discard(VOLUME.key)
     assert records.discard(VOLUME.key) == 0
-    assert records.trash(10) == [(VOLUME.key, 1 << 40)]
+    assert records.trash("", 10) == [(VOLUME.key, 1 << 40)]
