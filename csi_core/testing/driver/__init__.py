@@ -51,6 +51,8 @@ class DriverContract(RequestTests, CallTests, PodTests, RushTests, SecrecyTests,
     def driver(self, case: DriverCase) -> Iterator[DriverCase]:
         """The driver, cleared after each test: whatever a test made must be possible to take down."""
         yield case
+        if not case.server.running:
+            case.server.restart()
         case.clear()
         assert case.volume_ids() == []
         assert case.snapshots() == []

@@ -162,6 +162,8 @@ class DriverCase:
         self.size_bytes = size_bytes
         self.fs_type = fs_type
         self.online_growth = online_growth
+        if not server.running:  # a test that failed in the middle of a restart must not fail all others
+            server.restart()
         answer = server.controller.ControllerGetCapabilities(pb.ControllerGetCapabilitiesRequest(), timeout=CALL_S)
         kinds = pb.ControllerServiceCapability.RPC.Type
         self.capabilities = {kinds.Name(capability.rpc.type) for capability in answer.capabilities}
