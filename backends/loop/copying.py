@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 from backends.loop import images, loopdev
+from backends.loop.loopdev import LoopDevice
 from backends.loop.pool import Pool
 from csi_core.errors import DataLoss, FailedPrecondition, TimedOut
 from csi_core.faults import fault
@@ -36,25 +36,27 @@ def take(pool: Pool, copies: Sequence[Copy]) -> None:
     """Make all copies as of one moment, durably. The caller holds claims on the sources.
 
     Writers of attached sources are frozen while that takes, at most ``freezeLimitSeconds``; what nobody can write
-    to is not frozen and has no limit.
+    to is not frozen and has no limit. Those of raw block cannot be frozen: a write meanwhile spoils the copy, unless it
+    is a single one by reflink, which the kernel makes between two writes.
 
     Raises:
         DataLoss: a source is missing or cut off.
-        FailedPrecondition: without reflink the copy of an attached volume did not end in time.
+        FailedPrecondition: without reflink the copy of an attached volume did not end in time; or raw block was
+            written to.
         NoSpace: the filesystem ran full.
         TimedOut: freezing took too long.
     """
     with images.storage_errors("copy of an image"), ExitStack() as stack:
         opened: list[tuple[int | None, int, Copy]] = []
-        devices: list[Path] = []
+        devices: list[LoopDevice] = []
         for copy in copies:
             source = _opened_source(pool, copy, stack)
             device = loopdev.find(os.fstat(source)) if source is not None else None
             if device and not device.read_only:
-                devices.append(device.node)
+                devices.append(device)
             opened.append((source, stack.enter_context(pool.layout.opened(copy.target_key, create=True)), copy))
         fault("loop.copy.before_freeze")
-        _copy_frozen(pool, opened, tuple(sorted(devices)))
+        _copy_frozen(pool, opened, devices)
         fault("loop.copy.after_thaw")
         for _, target, copy in opened:
             if os.fstat(target).st_size != copy.size_bytes:
@@ -75,16 +77,21 @@ def _opened_source(pool: Pool, copy: Copy, stack: ExitStack) -> int | None:
     return source
 
 
-def _copy_frozen(pool: Pool, opened: Sequence[tuple[int | None, int, Copy]], devices: tuple[Path, ...]) -> None:
+def _copy_frozen(pool: Pool, opened: Sequence[tuple[int | None, int, Copy]], devices: Sequence[LoopDevice]) -> None:
     limit_s = pool.options.freeze_limit_seconds
-    frozen = pool.host.frozen(devices, limit_s) if devices else nullcontext()
+    nodes = tuple(sorted(device.node for device in devices))
     try:
-        with frozen:
+        with pool.host.frozen(nodes, limit_s) if nodes else nullcontext():
             fault("loop.copy.while_frozen")
             give_up_at = time.monotonic() + limit_s if devices else None
+            before = [device.writes for device in devices]
+            one_moment = len(opened) == 1
             for source, target, _ in opened:
                 if source is not None and not images.clone(source, target):
                     images.copy_data(source, target, give_up_at=give_up_at)
+                    one_moment = False
+            if not one_moment:
+                _refuse_written(devices, before)
     except TimedOut as error:
         if pool.filesystem.reflink:
             raise
@@ -92,3 +99,13 @@ def _copy_frozen(pool: Pool, opened: Sequence[tuple[int | None, int, Copy]], dev
             f"the volume is in use and cannot be copied within the {limit_s:g} s that its writers may be held; "
             "unpublish it first, raise freezeLimitSeconds, or keep the pool on XFS or btrfs, which copy at once"
         ) from error
+
+
+def _refuse_written(devices: Sequence[LoopDevice], before: Sequence[tuple[int, int, int]]) -> None:
+    for device, writes in zip(devices, before, strict=True):
+        *_, under_way = now = device.writes
+        if now != writes or under_way:
+            raise FailedPrecondition(
+                f"raw block device {device.node} was written to while it was copied, and its writers cannot be held; "
+                "unpublish the volume first, or copy it alone from a pool on XFS or btrfs, which copy at once"
+            )

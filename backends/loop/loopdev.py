@@ -102,6 +102,12 @@ class LoopDevice:
         return _read_sys(self.number, "loop/backing_file")
 
     @property
+    def writes(self) -> tuple[int, int, int]:
+        """How many writes and discards have ended since the device was made, and how many are under way."""
+        ended, under_way = _read_sys(self.number, "stat").split(), _read_sys(self.number, "inflight").split()
+        return int(ended[4]), int(ended[11]), int(under_way[1])
+
+    @property
     def held(self) -> bool:
         """Whether something opened it exclusively: a mount, a swap area, another block device."""
         try:

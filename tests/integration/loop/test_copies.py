@@ -64,6 +64,47 @@ def test_a_raw_block_volume_is_copied_too(cluster: Cluster) -> None:
     assert read_block(restored.device, 12345 * 4096 % (64 * MIB), 4096) == b"data" * 1024
 
 
+def test_a_torn_copy_of_raw_block_is_no_snapshot(
+    make_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can hold the writers of raw block; without reflink the copy then holds no single moment."""
+    cluster = make_cluster("ext4")
+    volume = cluster.create("origin")
+    device = cluster.attach(volume).device
+    write_block(device, 0, b"old!" * 1024)
+    copy_data = images.copy_data
+
+    def copy_while_written(source: int, target: int, *, give_up_at: float | None = None) -> None:
+        copy_data(source, target, give_up_at=give_up_at)
+        write_block(device, 0, b"new!" * 1024)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(images, "copy_data", copy_while_written)
+        with pytest.raises(FailedPrecondition, match="was written to"):
+            cluster.snapshot("snap", volume)
+    assert cluster.backend.list_snapshots("", 10, "").entries == ()
+    snapshot = cluster.snapshot("snap", volume)
+    restored = cluster.attach(cluster.create("restored", source=snapshot))
+    assert read_block(restored.device, 0, 4096) == b"new!" * 1024
+
+
+def test_a_group_with_raw_block_that_is_written_to_is_none(xfs: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes = [xfs.create(name) for name in ("one", "two")]
+    device, _ = [xfs.attach(volume).device for volume in volumes]
+    write_block(device, 0, b"old!" * 1024)
+    clone = images.clone
+
+    def clone_while_written(source: int, target: int) -> bool:
+        write_block(device, 0, b"new!" * 1024)
+        return clone(source, target)
+
+    monkeypatch.setattr(images, "clone", clone_while_written)
+    assert xfs.snapshot("alone", volumes[0]), "one clone is one moment"
+    with pytest.raises(FailedPrecondition, match="was written to"):
+        xfs.backend.create_group_snapshot(group_of(xfs, "group", *volumes))
+    assert len(xfs.backend.list_snapshots("", 10, "").entries) == 1
+
+
 def test_a_larger_copy_has_a_larger_device(cluster: Cluster) -> None:
     volume = cluster.create("origin")
     snapshot = cluster.snapshot("snap", volume)
