@@ -71,9 +71,15 @@ class ImagesLayout:
         """
         with images.storage_errors(f"image {key}"), self.opened(key, create=True) as image:
             fault("loop.image.after_open")
+            present_bytes = os.fstat(image).st_size
             if thick:
-                images.allocate(image, size_bytes)
-            elif os.fstat(image).st_size < size_bytes:
+                try:
+                    images.allocate(image, size_bytes)
+                except OSError:
+                    # What it took before the filesystem was full belongs to others, and is in nobody's books.
+                    os.ftruncate(image, present_bytes)
+                    raise
+            elif present_bytes < size_bytes:
                 os.ftruncate(image, size_bytes)
             fault("loop.image.before_sync")
             os.fsync(image)

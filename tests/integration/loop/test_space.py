@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from backends.loop import images
 from backends.loop.options import LoopParameters
 from backends.loop.plugin import LoopBackend
 from csi_core.errors import ConfigError, NoSpace
@@ -156,3 +158,22 @@ def test_a_pool_on_a_loop_device_is_refused_unless_allowed(tmp_path: Path) -> No
         LoopBackend({"pools": {"local": {"path": str(host), "allowLoopHost": True}}})
     with pytest.raises(ConfigError, match="make it or mount it"):
         LoopBackend({"pools": {"local": {"path": str(tmp_path / "missing")}}}).start(NodeHost())
+
+
+def test_growth_that_finds_the_filesystem_full_gives_back_what_it_took(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thin volumes lose data on a full filesystem; what nobody was given must not fill it."""
+    volume = cluster.create("thick", provisioning="thick")
+    before = cluster.image(volume).stat()
+    allocate = images.allocate
+
+    def run_full(image: int, size_bytes: int) -> None:
+        allocate(image, size_bytes - 16 * MIB)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(images, "allocate", run_full)
+    with pytest.raises(NoSpace):
+        cluster.backend.expand_volume(volume.handle, SizeRange(128 * MIB))
+    after = cluster.image(volume).stat()
+    assert (after.st_size, after.st_blocks) == (before.st_size, before.st_blocks)
