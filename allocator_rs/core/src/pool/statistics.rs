@@ -60,8 +60,8 @@ impl Pool {
     #[must_use]
     pub fn free_run_histogram(&self) -> Vec<u64> {
         let mut counts = vec![0; OCTAVES];
-        for (bin_shortest, count) in self.free.counts_by_bin() {
-            counts[bin_shortest.ilog2() as usize] += count;
+        for span in self.free.spans() {
+            counts[span.length().ilog2() as usize] += 1;
         }
         while counts.last() == Some(&0) {
             counts.pop();

@@ -1,6 +1,6 @@
 //! Free runs by length: two-level segregated fit with 32 bins an octave.
 
-use super::node::{NIL, Node, Nodes};
+use super::node::{Node, Nodes};
 use crate::pool::MAX_SEGMENT_EXTENTS;
 
 /// Bins an octave, as a power of two.
@@ -12,65 +12,42 @@ const WORDS: usize = BINS.div_ceil(64);
 /// The bin of a length: a bin of its own below 64 extents, one 32nd of an octave above.
 #[inline]
 pub const fn bin_of(length: u64) -> usize {
-    if length < BINS_AN_OCTAVE {
-        return length as usize;
-    }
-    let shift = length.ilog2() - FINENESS;
-    ((shift as usize + 1) << FINENESS) + ((length >> shift) & (BINS_AN_OCTAVE - 1)) as usize
+    let shift = (length | BINS_AN_OCTAVE).ilog2() - FINENESS;
+    ((shift << FINENESS) as u64 + (length >> shift)) as usize
 }
 
-/// The shortest length of a bin.
-pub const fn shortest_of(bin: usize) -> u64 {
-    if bin < BINS_AN_OCTAVE as usize {
-        return bin as u64;
-    }
-    let shift = (bin >> FINENESS) - 1;
-    (BINS_AN_OCTAVE | (bin as u64 & (BINS_AN_OCTAVE - 1))) << shift
-}
-
-/// The runs of one bin, the newest first.
-#[derive(Clone, Copy, Debug)]
-pub struct Bin {
-    pub head: u32,
-    pub count: u32,
-    /// No run of the bin is longer: what a failed search found out stays known until a longer run comes.
-    pub longest: u64,
-}
-
-const EMPTY: Bin = Bin { head: NIL, count: 0, longest: 0 };
-
+/// Which bins have runs. The runs of a bin are a ring of nodes, the newest first, that begins and ends at
+/// the bin's own node; so runs come and go without a branch that depends on what the ring looks like.
 #[derive(Debug)]
 pub struct Bins {
     /// Which words of `filled` are not 0.
     summary: u32,
     /// Which bins are not empty.
     filled: [u64; WORDS],
-    all: Box<[Bin]>,
+    /// No run of the bin is longer: what a failed search found out stays known until a longer run comes.
+    longest: Box<[u64; BINS]>,
 }
 
 impl Bins {
     pub fn new() -> Self {
         const { assert!(WORDS <= u32::BITS as usize) };
-        Self { summary: 0, filled: [0; WORDS], all: vec![EMPTY; BINS].into_boxed_slice() }
+        Self { summary: 0, filled: [0; WORDS], longest: Box::new([0; BINS]) }
     }
-
-    // The three below are written without branches that depend on what the lists look like: those would
-    // be guessed wrong as often as not, and cost more than all the rest.
 
     /// Files a run under its length.
     #[inline]
     pub fn link(&mut self, nodes: &mut Nodes, id: u32) {
         let length = nodes[id].length();
         let number = bin_of(length);
-        let bin = &mut self.all[number];
-        nodes[bin.head].bin_previous = id;
+        let ring = ring_of(number);
+        let newest = nodes[ring].bin_next;
+        nodes[ring].bin_next = id;
+        nodes[newest].bin_previous = id;
         let node = &mut nodes[id];
         node.bin = number as u32;
-        node.bin_previous = NIL;
-        node.bin_next = bin.head;
-        bin.head = id;
-        bin.count += 1;
-        bin.longest = bin.longest.max(length);
+        node.bin_previous = ring;
+        node.bin_next = newest;
+        self.longest[number] = self.longest[number].max(length);
         self.filled[number >> 6] |= 1 << (number & 63);
         self.summary |= 1 << (number >> 6);
     }
@@ -79,15 +56,11 @@ impl Bins {
     #[inline]
     pub fn unlink(&mut self, nodes: &mut Nodes, id: u32) {
         let Node { bin: number, bin_previous: previous, bin_next: next, .. } = nodes[id];
-        let number = number as usize;
         nodes[previous].bin_next = next;
         nodes[next].bin_previous = previous;
-        let bin = &mut self.all[number];
-        bin.head = if previous == NIL { next } else { bin.head };
-        bin.count -= 1;
-        let empty = bin.count == 0;
-        bin.longest = if empty { 0 } else { bin.longest };
-        let word = &mut self.filled[number >> 6];
+        // Only a run that is alone has the same neighbour on both sides.
+        let empty = previous == next;
+        let word = &mut self.filled[number as usize >> 6];
         *word &= !(u64::from(empty) << (number & 63));
         self.summary &= !(u32::from(*word == 0) << (number >> 6));
     }
@@ -97,8 +70,7 @@ impl Bins {
     pub fn relink(&mut self, nodes: &mut Nodes, id: u32, start: u64, end: u64) {
         let number = bin_of(end - start);
         if nodes[id].bin as usize == number {
-            let bin = &mut self.all[number];
-            bin.longest = bin.longest.max(end - start);
+            self.longest[number] = self.longest[number].max(end - start);
             nodes[id].start = start;
             nodes[id].end = end;
             return;
@@ -137,37 +109,52 @@ impl Bins {
         Some(word << 6 | rest.ilog2() as usize)
     }
 
+    /// No run of the bin is longer than this; there may be none at all.
     #[inline]
-    pub fn get(&self, number: usize) -> Bin {
-        self.all.get(number).copied().unwrap_or(EMPTY)
+    pub fn longest(&self, number: usize) -> u64 {
+        self.longest.get(number).copied().unwrap_or(0)
     }
 
     /// Notes that no run of the bin is longer than this.
     pub fn note_longest(&mut self, number: usize, length: u64) {
-        self.all[number].longest = length;
-    }
-
-    /// The runs of a bin.
-    pub fn members<'a>(&self, nodes: &'a Nodes, number: usize) -> impl Iterator<Item = u32> + use<'a> {
-        let head = self.get(number).head;
-        std::iter::successors((head != NIL).then_some(head), |&id| {
-            let next = nodes[id].bin_next;
-            (next != NIL).then_some(next)
-        })
+        self.longest[number] = length;
     }
 
     /// Bytes of memory asked for.
     pub fn memory_bytes(&self) -> usize {
-        self.all.len() * size_of::<Bin>()
+        size_of_val(&*self.longest)
     }
+}
+
+/// The runs of a bin, the newest first.
+#[inline]
+pub fn members(nodes: &Nodes, number: usize) -> impl Iterator<Item = u32> {
+    debug_assert!(number < BINS);
+    let ring = ring_of(number);
+    let in_ring = move |id| (id != ring).then_some(id);
+    std::iter::successors(in_ring(nodes[ring].bin_next), move |&id| in_ring(nodes[id].bin_next))
+}
+
+/// The node that the ring of a bin begins and ends at. The first of all is [`NIL`](super::node::NIL).
+fn ring_of(bin: usize) -> u32 {
+    bin as u32 + 1
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{BINS, bin_of, shortest_of};
+    use super::{BINS, BINS_AN_OCTAVE, FINENESS, bin_of};
     use crate::pool::MAX_SEGMENT_EXTENTS;
+
+    /// The shortest length of a bin.
+    fn shortest_of(bin: usize) -> u64 {
+        if bin < BINS_AN_OCTAVE as usize {
+            return bin as u64;
+        }
+        let shift = (bin >> FINENESS) - 1;
+        (BINS_AN_OCTAVE | (bin as u64 & (BINS_AN_OCTAVE - 1))) << shift
+    }
 
     #[test]
     fn bins_are_exact_below_64() {

@@ -1,24 +1,20 @@
 //! A set of small integers that finds the next member in a handful of cache lines.
 
-/// Bits, and above each 64 of them one that says whether any is set, up to a single word.
+/// A bit a member, and above it the set of those words that are not 0, up to a single word.
 ///
 /// Fresh memory is asked for zeroed, so that the system backs only the pages that are written to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Bitmap {
-    levels: Vec<Vec<u64>>,
+    words: Vec<u64>,
+    filled: Option<Box<Bitmap>>,
 }
 
 impl Bitmap {
+    /// An empty set of numbers below `bits`.
     pub fn new(bits: u64) -> Self {
-        let mut levels = Vec::new();
-        let mut words = bits.div_ceil(64).max(1);
-        loop {
-            levels.push(vec![0; words as usize]);
-            if words == 1 {
-                return Self { levels };
-            }
-            words = words.div_ceil(64);
-        }
+        let words = bits.div_ceil(64).max(1);
+        let filled = (words > 1).then(|| Box::new(Self::new(words)));
+        Self { words: vec![0; words as usize], filled }
     }
 
     /// The same set with room for more.
@@ -33,63 +29,52 @@ impl Bitmap {
     }
 
     #[inline]
+    pub fn contains(&self, bit: u64) -> bool {
+        self.words[(bit >> 6) as usize] & (1 << (bit & 63)) != 0
+    }
+
+    #[inline]
     pub fn set(&mut self, bit: u64) {
-        let mut at = bit;
-        for level in &mut self.levels {
-            let word = &mut level[(at >> 6) as usize];
-            let was_empty = *word == 0;
-            *word |= 1 << (at & 63);
-            if !was_empty {
-                return;
-            }
-            at >>= 6;
+        let word = &mut self.words[(bit >> 6) as usize];
+        let was_empty = *word == 0;
+        *word |= 1 << (bit & 63);
+        if was_empty && let Some(filled) = &mut self.filled {
+            filled.set(bit >> 6);
         }
     }
 
     #[inline]
     pub fn clear(&mut self, bit: u64) {
-        let mut at = bit;
-        for level in &mut self.levels {
-            let word = &mut level[(at >> 6) as usize];
-            *word &= !(1 << (at & 63));
-            if *word != 0 {
-                return;
-            }
-            at >>= 6;
+        let word = &mut self.words[(bit >> 6) as usize];
+        *word &= !(1 << (bit & 63));
+        if *word == 0
+            && let Some(filled) = &mut self.filled
+        {
+            filled.clear(bit >> 6);
         }
-    }
-
-    #[inline]
-    pub fn contains(&self, bit: u64) -> bool {
-        self.levels[0][(bit >> 6) as usize] & (1 << (bit & 63)) != 0
     }
 
     /// The smallest member that is `from` or more.
     #[inline]
     pub fn next(&self, from: u64) -> Option<u64> {
-        let mut at = from;
-        for (height, level) in self.levels.iter().enumerate() {
-            let word = at >> 6;
-            let found = level.get(word as usize)? & (u64::MAX << (at & 63));
-            if found != 0 {
-                let top = word << 6 | u64::from(found.trailing_zeros());
-                return Some(self.first_below(height, top));
-            }
-            at = word + 1;
+        let word = from >> 6;
+        let found = self.words.get(word as usize)? & (u64::MAX << (from & 63));
+        if found != 0 {
+            return Some(word << 6 | u64::from(found.trailing_zeros()));
         }
-        None
+        self.first_behind(word)
+    }
+
+    /// The smallest member in the words behind `word`.
+    fn first_behind(&self, word: u64) -> Option<u64> {
+        let word = self.filled.as_ref()?.next(word + 1)?;
+        Some(word << 6 | u64::from(self.words[word as usize].trailing_zeros()))
     }
 
     /// Bytes of memory asked for.
     pub fn memory_bytes(&self) -> usize {
-        self.levels.iter().map(|level| level.capacity() * size_of::<u64>()).sum()
-    }
-
-    fn first_below(&self, height: usize, bit: u64) -> u64 {
-        self.levels[..height]
-            .iter()
-            .rev()
-            .fold(bit, |bit, level| bit << 6 | u64::from(level[bit as usize].trailing_zeros()))
+        let filled = self.filled.as_ref().map_or(0, |filled| filled.memory_bytes());
+        self.words.capacity() * size_of::<u64>() + filled
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which free run to take: nearly the shortest that fits, found in bounded time.
 
 use super::FreeRuns;
-use super::bins::{bin_of, shortest_of};
+use super::bins::{BINS, bin_of, members};
 use crate::pool::run::Span;
 
 /// Runs of a bin that are looked at before the shortest of them is taken. The rest of a bin is looked
@@ -65,19 +65,14 @@ impl FreeRuns {
     #[inline]
     fn best(&mut self, length: u64) -> Option<u32> {
         let own = bin_of(length);
-        let bin = self.bins.get(own);
-        if bin.longest >= length {
-            if shortest_of(own + 1) - shortest_of(own) == 1 {
-                return Some(bin.head);
-            }
-            if let Some(id) = self.shortest_fitting(own, length, SCAN) {
-                return Some(id);
-            }
+        let may_fit = self.bins.longest(own) >= length;
+        if may_fit && let Some(id) = self.shortest_fitting(own, length, SCAN) {
+            return Some(id);
         }
         if let Some(next) = self.bins.filled_from(own + 1) {
-            return Some(self.bins.get(next).head);
+            return members(&self.nodes, next).next();
         }
-        if bin.longest < length {
+        if !may_fit {
             return None;
         }
         let found = self.shortest_fitting(own, length, usize::MAX);
@@ -90,7 +85,7 @@ impl FreeRuns {
 
     fn best_aligned(&mut self, fit: Fit) -> Option<u32> {
         // Behind this bin every run is long enough wherever it begins.
-        let sure = bin_of(fit.length.saturating_add(fit.alignment - 1)) + 1;
+        let sure = (bin_of(fit.length.saturating_add(fit.alignment - 1)) + 1).min(BINS);
         let mut number = bin_of(fit.length);
         let first = number;
         while let Some(bin) = self.bins.filled_from(number) {
@@ -110,7 +105,7 @@ impl FreeRuns {
     fn shortest_fitting(&self, bin: usize, length: u64, scan: usize) -> Option<u32> {
         let mut best = None;
         let mut best_length = u64::MAX;
-        for id in self.bins.members(&self.nodes, bin).take(scan) {
+        for id in members(&self.nodes, bin).take(scan) {
             let candidate = self.nodes[id].length();
             if candidate >= length && candidate < best_length {
                 best = Some(id);
@@ -124,13 +119,13 @@ impl FreeRuns {
     }
 
     fn shortest_aligned(&self, bin: usize, fit: Fit, scan: usize) -> Option<u32> {
-        let members = self.bins.members(&self.nodes, bin).take(scan);
+        let members = members(&self.nodes, bin).take(scan);
         let fitting = members.filter(|&id| fit.start_in(self.nodes[id].start, self.nodes[id].end).is_some());
         fitting.min_by_key(|&id| self.nodes[id].length())
     }
 
     fn longest(&self) -> Option<u32> {
         let bin = self.bins.filled_up_to(usize::MAX)?;
-        self.bins.members(&self.nodes, bin).max_by_key(|&id| self.nodes[id].length())
+        members(&self.nodes, bin).max_by_key(|&id| self.nodes[id].length())
     }
 }

@@ -1,8 +1,7 @@
 //! The rules that tie nodes, bins and index together.
 
 use super::FreeRuns;
-use super::bins::{BINS, bin_of};
-use super::node::NIL;
+use super::bins::{BINS, bin_of, members};
 
 impl FreeRuns {
     /// # Errors
@@ -54,24 +53,22 @@ impl FreeRuns {
     fn check_bins(&self) -> Result<(), String> {
         let mut runs = 0;
         for number in 0..BINS {
-            let bin = self.bins.get(number);
             let mut count = 0;
-            let mut previous = NIL;
-            for id in self.bins.members(&self.nodes, number) {
+            let mut previous = None;
+            for id in members(&self.nodes, number) {
                 let node = self.nodes[id];
-                if node.bin_previous != previous
-                    || bin_of(node.length()) != number
-                    || node.length() > bin.longest
-                {
+                let filed = node.bin as usize == number && bin_of(node.length()) == number;
+                let linked = previous.is_none_or(|previous| previous == node.bin_previous);
+                if !filed || !linked || node.length() > self.bins.longest(number) {
                     return Err(format!("the free run at {} is wrong in bin {number}", node.start));
                 }
-                previous = id;
+                previous = Some(id);
                 count += 1;
             }
-            if count != bin.count || (count > 0) != (self.bins.filled_from(number) == Some(number)) {
-                return Err(format!("bin {number} has {count} free runs, but {} were counted", bin.count));
+            if (count > 0) != (self.bins.filled_from(number) == Some(number)) {
+                return Err(format!("bin {number} has {count} free runs, but its bit says otherwise"));
             }
-            runs += count as usize;
+            runs += count;
         }
         if runs == self.runs() {
             Ok(())

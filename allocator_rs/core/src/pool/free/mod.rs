@@ -15,7 +15,7 @@ use index::SegmentIndex;
 use node::{NIL, Nodes};
 
 use super::run::{Span, address, segment_of};
-use bins::{Bins, shortest_of};
+use bins::{BINS, Bins, members};
 pub use fit::Fit;
 
 /// All free runs of a pool.
@@ -29,7 +29,7 @@ pub struct FreeRuns {
 
 impl FreeRuns {
     pub fn new() -> Self {
-        Self { nodes: Nodes::new(), bins: Bins::new(), segments: Vec::new(), extents: 0 }
+        Self { nodes: Nodes::new(BINS), bins: Bins::new(), segments: Vec::new(), extents: 0 }
     }
 
     /// Adds a segment of which nothing is free yet.
@@ -204,24 +204,15 @@ impl FreeRuns {
         let bins = std::iter::successors(self.bins.filled_up_to(usize::MAX), |&bin| {
             bin.checked_sub(1).and_then(|below| self.bins.filled_up_to(below))
         });
-        bins.map(|bin| self.bins.members(&self.nodes, bin).map(|id| self.span(id)).collect())
-    }
-
-    /// For every bin that is not empty: its shortest length, and how many runs it has.
-    pub fn counts_by_bin(&self) -> impl Iterator<Item = (u64, u64)> + use<'_> {
-        let bins = std::iter::successors(self.bins.filled_from(0), |&bin| self.bins.filled_from(bin + 1));
-        bins.map(|bin| (shortest_of(bin), self.bins.get(bin).count.into()))
+        bins.map(|bin| members(&self.nodes, bin).map(|id| self.span(id)).collect())
     }
 
     /// Bytes of memory that the free runs need, and bytes that the pool needs whatever its free runs.
     pub fn memory_bytes(&self) -> (usize, usize) {
-        let fixed = self.bins.memory_bytes() + self.segments.capacity() * size_of::<SegmentIndex>();
-        self.segments
-            .iter()
-            .map(SegmentIndex::memory_bytes)
-            .fold((self.nodes.memory_bytes(), fixed), |(runs, fixed), (index, chunks)| {
-                (runs + index, fixed + chunks)
-            })
+        let (nodes, rings) = self.nodes.memory_bytes();
+        let fixed = rings + self.bins.memory_bytes() + self.segments.capacity() * size_of::<SegmentIndex>();
+        let segments = self.segments.iter().map(SegmentIndex::memory_bytes);
+        segments.fold((nodes, fixed), |(runs, fixed), (index, chunks)| (runs + index, fixed + chunks))
     }
 
     /// The address behind the last extent of a segment.

@@ -1,7 +1,6 @@
 //! The free runs themselves: 32 bytes each, linked by number.
 
-/// No node. There is one behind the number all the same, which nobody reads: links of a list's first and
-/// last node can be written without asking whether there is a neighbour.
+/// No node.
 pub const NIL: u32 = 0;
 
 /// A free run, in the list of its bin (both ways) and in the list of its chunk (one way).
@@ -32,12 +31,15 @@ impl Node {
 pub struct Nodes {
     all: Vec<Node>,
     first_unused: u32,
+    rings: usize,
     used: usize,
 }
 
 impl Nodes {
-    pub fn new() -> Self {
-        Self { all: vec![UNUSED], first_unused: NIL, used: 0 }
+    /// No runs yet, but `rings` nodes with the numbers 1 and up, each a ring of its own.
+    pub fn new(rings: usize) -> Self {
+        let ring = |id| Node { bin_previous: id, bin_next: id, ..UNUSED };
+        Self { all: (0..=rings as u32).map(ring).collect(), first_unused: NIL, rings, used: 0 }
     }
 
     pub fn used(&self) -> usize {
@@ -65,12 +67,13 @@ impl Nodes {
     }
 
     pub fn reserve(&mut self, nodes: usize) {
-        self.all.reserve_exact((nodes + 1).saturating_sub(self.all.len()));
+        self.all.reserve_exact((self.rings + 1 + nodes).saturating_sub(self.all.len()));
     }
 
-    /// Bytes of memory asked for.
-    pub fn memory_bytes(&self) -> usize {
-        self.all.capacity() * size_of::<Node>()
+    /// Bytes of memory that the runs need, and bytes that the rings need.
+    pub fn memory_bytes(&self) -> (usize, usize) {
+        let rings = self.rings + 1;
+        ((self.all.capacity() - rings) * size_of::<Node>(), rings * size_of::<Node>())
     }
 
     #[cold]
@@ -78,7 +81,7 @@ impl Nodes {
         assert!(self.all.len() < u32::MAX as usize, "more than four thousand million free runs");
         if self.all.len() == self.all.capacity() {
             // By a quarter, not by doubling: half-empty memory would be most of what a free run costs.
-            self.all.reserve_exact(self.all.len() / 4 + 64);
+            self.all.reserve_exact((self.all.len() - self.rings) / 4 + 64);
         }
         self.all.push(UNUSED);
         self.all.len() as u32 - 1

@@ -14,12 +14,17 @@ const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 /// end at, and removal leaves nothing behind. The chunk itself is not stored: the node tells.
 #[derive(Debug)]
 pub struct Table {
-    /// A byte an entry: 0 for none, else the high bit and seven bits of the chunk's hash.
-    tags: Vec<u64>,
-    nodes: Vec<[u32; LANES]>,
+    buckets: Vec<Bucket>,
     used: usize,
     /// 64 minus the logarithm of the number of buckets.
     shift: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Bucket {
+    /// A byte an entry: 0 for none, else the high bit and seven bits of the chunk's hash.
+    tags: u64,
+    nodes: [u32; LANES],
 }
 
 /// An entry, until the table changes.
@@ -49,44 +54,44 @@ impl Table {
         loop {
             // The bytes that are 0 after this are the wanted ones; the test finds them all, and
             // sometimes one too many above them.
-            let differing = self.tags[bucket] ^ wanted;
+            let differing = self.buckets[bucket].tags ^ wanted;
             let mut candidates = differing.wrapping_sub(LOW_BITS) & !differing & HIGH_BITS;
             while candidates != 0 {
                 let lane = candidates.trailing_zeros() as usize / 8;
-                if is_of_chunk(self.nodes[bucket][lane]) {
+                if is_of_chunk(self.buckets[bucket].nodes[lane]) {
                     return Place { bucket, lane };
                 }
                 candidates &= candidates - 1;
             }
-            bucket = (bucket + 1) & (self.tags.len() - 1);
+            bucket = (bucket + 1) & (self.buckets.len() - 1);
             searched += 1;
-            debug_assert!(searched < self.tags.len(), "chunk {chunk} is in the table");
+            debug_assert!(searched < self.buckets.len(), "chunk {chunk} is in the table");
         }
     }
 
     #[inline]
     pub fn node(&self, place: &Place) -> u32 {
-        self.nodes[place.bucket][place.lane]
+        self.buckets[place.bucket].nodes[place.lane]
     }
 
     /// Gives a chunk another node.
     #[inline]
     pub fn replace(&mut self, place: &Place, node: u32) {
-        self.nodes[place.bucket][place.lane] = node;
+        self.buckets[place.bucket].nodes[place.lane] = node;
     }
 
     /// Takes out a chunk.
     #[inline]
     pub fn remove(&mut self, place: &Place) {
-        self.tags[place.bucket] &= !(0xFF << (place.lane * 8));
+        self.buckets[place.bucket].tags &= !(0xFF << (place.lane * 8));
         self.used -= 1;
     }
 
     /// Adds a chunk that is not in the table; `chunk_of` tells the chunk of every node in it.
     #[inline]
     pub fn insert(&mut self, chunk: u32, node: u32, chunk_of: impl Fn(u32) -> u32) {
-        if self.used == most_in(self.tags.len()) {
-            self.rehash(self.tags.len() * 2, chunk_of);
+        if self.used == most_in(self.buckets.len()) {
+            self.rehash(self.buckets.len() * 2, chunk_of);
         }
         self.used += 1;
         self.place(chunk, node);
@@ -95,7 +100,7 @@ impl Table {
     /// Makes an empty table large enough for so many chunks.
     pub fn reserve(&mut self, chunks: usize) {
         debug_assert_eq!(self.used, 0);
-        let mut buckets = self.tags.len();
+        let mut buckets = self.buckets.len();
         while most_in(buckets) < chunks {
             buckets *= 2;
         }
@@ -104,13 +109,12 @@ impl Table {
 
     /// Bytes of memory asked for.
     pub fn memory_bytes(&self) -> usize {
-        self.tags.capacity() * size_of::<u64>() + self.nodes.capacity() * size_of::<[u32; LANES]>()
+        self.buckets.capacity() * size_of::<Bucket>()
     }
 
     fn with_buckets(buckets: usize) -> Self {
         Self {
-            tags: vec![0; buckets],
-            nodes: vec![[0; LANES]; buckets],
+            buckets: vec![Bucket::default(); buckets],
             used: 0,
             shift: u64::BITS - buckets.trailing_zeros(),
         }
@@ -119,7 +123,7 @@ impl Table {
     #[cold]
     fn rehash(&mut self, buckets: usize, chunk_of: impl Fn(u32) -> u32) {
         let old = std::mem::replace(self, Self::with_buckets(buckets));
-        for (tags, nodes) in old.tags.into_iter().zip(old.nodes) {
+        for Bucket { tags, nodes } in old.buckets {
             for (_, node) in nodes.into_iter().enumerate().filter(|(lane, _)| tags >> (lane * 8) & 0x80 != 0)
             {
                 self.place(chunk_of(node), node);
@@ -131,12 +135,12 @@ impl Table {
     #[inline]
     fn place(&mut self, chunk: u32, node: u32) {
         let Key { mut bucket, tag } = self.key(chunk);
-        while self.tags[bucket] & HIGH_BITS == HIGH_BITS {
-            bucket = (bucket + 1) & (self.tags.len() - 1);
+        while self.buckets[bucket].tags & HIGH_BITS == HIGH_BITS {
+            bucket = (bucket + 1) & (self.buckets.len() - 1);
         }
-        let lane = (!self.tags[bucket] & HIGH_BITS).trailing_zeros() as usize / 8;
-        self.tags[bucket] |= tag << (lane * 8);
-        self.nodes[bucket][lane] = node;
+        let lane = (!self.buckets[bucket].tags & HIGH_BITS).trailing_zeros() as usize / 8;
+        self.buckets[bucket].tags |= tag << (lane * 8);
+        self.buckets[bucket].nodes[lane] = node;
     }
 
     #[inline]

@@ -1,0 +1,20 @@
+//! Time that this thread has spent working: others on the machine cost it caches, but not its turn.
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// The processor time of this thread so far, in nanoseconds.
+pub fn worked() -> i64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+/// Nanoseconds a call of so many since `begin`, a reading of [`worked`].
+pub fn a_call_since(begin: i64, calls: u64) -> f64 {
+    (worked() - begin) as f64 / calls as f64
+}
+
+/// The value that a quarter of all stay below; NaN for none.
+pub fn lower_quartile(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 4).copied().unwrap_or(f64::NAN)
+}
