@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
@@ -87,6 +88,9 @@ def pytest_configure(config: pytest.Config) -> None:
         arguments = "(name)" if check.__code__.co_argcount else ""
         config.addinivalue_line("markers", f"{name}{arguments}: {check.__doc__}")
     config.stash[TALLY] = {}
+    # A shell's background job ignores Ctrl-C, and so would every process that the tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
