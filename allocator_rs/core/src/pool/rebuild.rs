@@ -26,12 +26,39 @@ pub struct Held {
     pub hold: Hold,
 }
 
-/// An entry of the list, as addresses.
+/// An entry of the list in 16 bytes, because sorting is most of the work. Its position is looked up again
+/// in the one case where somebody asks.
 #[derive(Clone, Copy)]
 struct Entry {
-    span: Span,
-    position: u32,
-    hold: Hold,
+    /// The first address, and in the two lowest bits the hold.
+    start_and_hold: u64,
+    end: u64,
+}
+
+impl Entry {
+    fn new(span: Span, hold: Hold) -> Self {
+        Self { start_and_hold: span.start << 2 | hold as u64, end: span.end }
+    }
+
+    fn start(self) -> u64 {
+        self.start_and_hold >> 2
+    }
+
+    fn span(self) -> Span {
+        Span::new(self.start(), self.end)
+    }
+
+    fn hold(self) -> Hold {
+        match self.start_and_hold & 3 {
+            0 => Hold::Owned,
+            1 => Hold::Shared,
+            _ => Hold::Quarantined,
+        }
+    }
+
+    fn held(self) -> Held {
+        Held { run: self.span().run(), hold: self.hold() }
+    }
 }
 
 impl Pool {
@@ -46,54 +73,50 @@ impl Pool {
         for &extents in segments {
             pool.add_used_segment(extents)?;
         }
-        let mut entries = pool.entries(held)?;
-        entries.sort_unstable_by_key(|entry| entry.span.start);
-        let groups = || entries.chunk_by(|a, b| segment_of(a.span.start) == segment_of(b.span.start));
-        let mut expected = vec![1; segments.len()];
-        for group in groups() {
-            expected[segment_of(group[0].span.start)] += gaps(group);
+        let entries = held.iter().map(|held| Ok(Entry::new(pool.span_of(held.run)?, held.hold)));
+        let mut entries = entries.collect::<Result<Vec<Entry>, PoolError>>()?;
+        entries.sort_unstable_by_key(|entry| entry.start_and_hold);
+        let groups: Vec<&[Entry]> =
+            entries.chunk_by(|a, b| segment_of(a.start()) == segment_of(b.start())).collect();
+        let mut of_segment: Vec<&[Entry]> = vec![&[]; segments.len()];
+        for group in groups {
+            of_segment[segment_of(group[0].start())] = group;
         }
+        let expected: Vec<usize> = of_segment.iter().map(|group| gaps(group)).collect();
         pool.free.reserve(expected.iter().sum(), |segment| expected[segment]);
-        let mut untouched = 0;
-        for group in groups() {
-            let segment = segment_of(group[0].span.start);
-            (untouched..segment).for_each(|empty| pool.free.give_apart(pool.whole(empty)));
-            pool.add_group(held, group, pool.whole(segment))?;
-            untouched = segment + 1;
+        for (segment, group) in of_segment.into_iter().enumerate() {
+            let conflict = pool.add_group(group, pool.whole(segment));
+            conflict.map_err(|(first, second)| overlap(held, first, second))?;
         }
-        (untouched..segments.len()).for_each(|empty| pool.free.give_apart(pool.whole(empty)));
         Ok(pool)
     }
 
-    fn entries(&self, held: &[Held]) -> Result<Vec<Entry>, PoolError> {
-        let entry = |(position, held): (usize, &Held)| {
-            Ok(Entry { span: self.span_of(held.run)?, position: position as u32, hold: held.hold })
-        };
-        held.iter().enumerate().map(entry).collect()
-    }
-
     /// Takes over the entries of one segment, ascending by start, and frees what is between them.
-    fn add_group(&mut self, held: &[Held], group: &[Entry], whole: Span) -> Result<(), PoolError> {
+    ///
+    /// # Errors
+    /// The first two that claim the same extents and must not.
+    fn add_group(&mut self, group: &[Entry], whole: Span) -> Result<(), (Entry, Entry)> {
         let mut owners = Owners::default();
         let mut reached = whole.start;
-        let mut reaching = group[0];
+        let mut reaching: Option<Entry> = None;
         for &entry in group {
-            if entry.span.start > reached {
-                self.free.give_apart(Span::new(reached, entry.span.start));
-            } else if entry.span.start < reached
-                && (entry.hold, reaching.hold) != (Hold::Shared, Hold::Shared)
+            let span = entry.span();
+            if span.start > reached {
+                self.free.give_apart(Span::new(reached, span.start));
+            } else if span.start < reached
+                && let Some(reaching) = reaching
+                && (entry.hold(), reaching.hold()) != (Hold::Shared, Hold::Shared)
             {
-                let named = |entry: Entry| (entry.position as usize, held[entry.position as usize].run);
-                return Err(PoolError::Overlap { first: named(reaching), second: named(entry) });
+                return Err((reaching, entry));
             }
-            match entry.hold {
+            match entry.hold() {
                 Hold::Owned => {}
-                Hold::Shared => owners.add(entry.span, &mut |span, count| self.shared.append(span, count)),
-                Hold::Quarantined => self.quarantine.add(entry.span),
+                Hold::Shared => owners.add(span, &mut |span, count| self.shared.append(span, count)),
+                Hold::Quarantined => self.quarantine.add(span),
             }
-            if entry.span.end > reached {
-                reached = entry.span.end;
-                reaching = entry;
+            if span.end > reached {
+                reached = span.end;
+                reaching = Some(entry);
             }
         }
         owners.finish(&mut |span, count| self.shared.append(span, count));
@@ -104,9 +127,17 @@ impl Pool {
     }
 }
 
+/// Where the two stand in the list: two equal ones at its first and last place.
+fn overlap(held: &[Held], first: Entry, second: Entry) -> PoolError {
+    let (first, second) = (first.held(), second.held());
+    let position = held.iter().position(|&held| held == first).unwrap_or(0);
+    let last = held.iter().rposition(|&held| held == second).unwrap_or(0);
+    PoolError::Overlap { first: (position, first.run), second: (last, second.run) }
+}
+
 /// How many gaps there are between the entries of one segment, at most.
 fn gaps(group: &[Entry]) -> usize {
-    group.windows(2).filter(|pair| pair[0].span.end < pair[1].span.start).count() + 2
+    group.windows(2).filter(|pair| pair[0].end < pair[1].start()).count() + 2
 }
 
 /// Counts the owners of shared runs in one sweep over them, ascending by start.

@@ -117,6 +117,9 @@ fn overlaps_are_named_by_position_and_run() {
         error.to_string(),
         "entries 0 and 2 of the list overlap: extents 50..60 of segment 1 and extents 55..65 of segment 1"
     );
+    let twice = [owned(run(0, 1, 1)), owned(run(0, 3, 5)), owned(run(0, 9, 1)), owned(run(0, 3, 5))];
+    let error = Pool::rebuild(MIB, &[100], &twice).unwrap_err();
+    assert_eq!(error, PoolError::Overlap { first: (1, twice[1].run), second: (3, twice[3].run) });
     let mixed = [owned(run(0, 0, 50)), Held { run: run(0, 10, 5), hold: Hold::Shared }];
     assert!(matches!(Pool::rebuild(MIB, &[100], &mixed), Err(PoolError::Overlap { .. })));
     let behind = [owned(run(0, 90, 11))];
