@@ -195,6 +195,10 @@ class Backend:
         """Undo ``attach_volume``."""
         self._call.detach_volume(handle=handle)
 
+    def find_source(self, handle: str) -> Source | None:
+        """The source of an attached volume, or None."""
+        return self._call.find_source(handle=handle)
+
     def mark_formatted(self, handle: str, fs_type: str) -> None:
         """Record, once, that a filesystem was made."""
         self._call.mark_formatted(handle=handle, fs_type=fs_type)

@@ -275,6 +275,14 @@ class BackendSpec:
         """Undo ``attach_volume``: nothing of the volume stays open here. Not attached or unknown: nothing to do."""
 
     @hookspec(firstresult=True)
+    def find_source(self, handle: str) -> Source | None:
+        """What ``attach_volume`` answered, as far as it is attached now; None where it is not. Changes nothing.
+
+        For backends whose devices are used again for other volumes: a device can be detached by hand while it is staged
+        as raw block. With this the core makes sure that what it publishes, measures, grows or detaches is the volume.
+        """
+
+    @hookspec(firstresult=True)
     def mark_formatted(self, handle: str, fs_type: str) -> None:
         """Record, durably and once, that the core has made a filesystem; ``BlockSource.formatted`` says so ever after.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import structlog
 
@@ -15,7 +16,7 @@ from csi_core.errors import DataLoss, FailedPrecondition, NotFound
 from csi_core.faults import fault
 from csi_core.model import AttachRequest, BlockSource, VolumeMode
 
-__all__ = ["attach", "detach", "mark_formatted"]
+__all__ = ["attach", "detach", "find", "mark_formatted"]
 
 _log = structlog.get_logger(__name__)
 _DISCARD_LIMIT_BYTES = 64 << 20
@@ -39,14 +40,7 @@ def attach(pool: Pool, key: str, request: AttachRequest) -> BlockSource:
         block = request.capability.volume_mode is VolumeMode.BLOCK
         read_only = block and (request.read_only or request.capability.access_mode.read_only)
         device = _bound(pool, record, read_only=read_only)
-        return BlockSource(
-            device=device.node,
-            size_bytes=record.size_bytes,
-            formatted=record.formatted,
-            mkfs_options=tuple(record.mkfs_options.split()),
-            keep_allocated=bool(record.thick),
-            copied=bool(record.source),
-        )
+        return _source(record, device)
 
 
 def detach(pool: Pool, key: str) -> None:
@@ -63,9 +57,17 @@ def detach(pool: Pool, key: str) -> None:
             fault("loop.detach.before_unbind")
             loopdev.detach(device)
             fault("loop.detach.after_unbind")
-        # Whether attached or not: a process may have been killed between the two.
-        with images.storage_errors(f"image {key}"), pool.layout.opened(key, write=False) as image:
+        # Whether attached or not: a process may have been killed between the two. Of a deleted volume the image may go
+        # at any moment.
+        with suppress(DataLoss), images.storage_errors(f"image {key}"), pool.layout.opened(key, write=False) as image:
             os.fsync(image)
+
+
+def find(pool: Pool, key: str) -> BlockSource | None:
+    """The volume as it is attached now, or None."""
+    record, found = pool.records.volume(key), pool.layout.found(key)
+    device = loopdev.find(found) if record and found else None
+    return _source(record, device) if record and device else None
 
 
 def mark_formatted(pool: Pool, key: str, fs_type: str) -> None:
@@ -79,6 +81,17 @@ def mark_formatted(pool: Pool, key: str, fs_type: str) -> None:
     fault("loop.format.after_commit")
     if not pool.records.volume(key):
         raise NotFound(f"pool {pool.name} has no volume {key}")
+
+
+def _source(record: VolumeRecord, device: LoopDevice) -> BlockSource:
+    return BlockSource(
+        device=device.node,
+        size_bytes=record.size_bytes,
+        formatted=record.formatted,
+        mkfs_options=tuple(record.mkfs_options.split()),
+        keep_allocated=bool(record.thick),
+        copied=bool(record.source),
+    )
 
 
 def _make_image(pool: Pool, record: VolumeRecord) -> None:

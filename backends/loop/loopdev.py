@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -57,6 +58,9 @@ _CONFIG_TAIL: Final = bytes(64)
 
 _GOING: Final = (errno.ENOENT, errno.ENXIO, errno.ENODEV)
 """Opening a device that is being removed or, before Linux 6.11, unbound at this moment."""
+
+_last_found: Final[dict[tuple[int, int], int]] = {}
+"""Where an image was bound when it was last looked for: looked at first, before every other device."""
 
 _FREE_ATTEMPTS: Final = 200
 _NODE_WAIT_S: Final = 2.0
@@ -162,9 +166,14 @@ def attach(image: int, *, read_only: bool, direct_io: bool) -> LoopDevice:
 
 def find(image: os.stat_result) -> LoopDevice | None:
     """The loop device whose backing file is ``image``, or None."""
-    for device in attached():
-        if (device.backing_device, device.backing_inode) == (image.st_dev, image.st_ino):
+    identity = image.st_dev, image.st_ino
+    number = _last_found.get(identity)
+    seen = [device] if number is not None and (device := _shown(number)) else []
+    for device in chain(seen, attached()):
+        if (device.backing_device, device.backing_inode) == identity:
+            _last_found[identity] = device.number
             return device
+    _last_found.pop(identity, None)
     return None
 
 
@@ -245,6 +254,7 @@ def detach(device: LoopDevice) -> None:
         if time.monotonic() >= give_up:
             raise Busy(f"{device.node} is still held open by a process or a mount; it detaches when that ends")
         time.sleep(_POLL_S)
+    _last_found.pop((device.backing_device, device.backing_inode), None)
     _renew(device.number)
 
 

@@ -264,6 +264,12 @@ class LoopBackend:
             attachments.detach(*located)
 
     @hookimpl
+    def find_source(self, handle: str) -> BlockSource | None:
+        """The loop device that shows its image now."""
+        located = self._pools.locate(handle, "v")
+        return attachments.find(*located) if located else None
+
+    @hookimpl
     def mark_formatted(self, handle: str, fs_type: str) -> None:
         """Record it in pool.db."""
         attachments.mark_formatted(*self._pools.present(handle, "v"), fs_type)

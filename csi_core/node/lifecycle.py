@@ -47,10 +47,10 @@ class NodeVolumes:
         with self._path("NodeUnstageVolume", staging_path):
             staging.unstage(self._mounts, backend, handle, staging_path)
 
-    def publish(self, backend: Backend, request: NodePublishRequest) -> None:  # noqa: ARG002
+    def publish(self, backend: Backend, request: NodePublishRequest) -> None:
         """CSI "NodePublishVolume"; see :func:`csi_core.node.publishing.publish`."""
         with self._path("NodePublishVolume", request.target_path):
-            publishing.publish(self._mounts, request)
+            publishing.publish(self._mounts, backend, request)
 
     def unpublish(self, backend: Backend, handle: str, target_path: Path) -> None:  # noqa: ARG002
         """CSI "NodeUnpublishVolume"; see :func:`csi_core.node.publishing.unpublish`."""
@@ -69,9 +69,9 @@ class NodeVolumes:
         with self._path("NodeUnpublishVolume", target_path):
             ephemeral.unpublish_ephemeral(self._mounts, backend, volume_id, target_path)
 
-    def stats(self, backend: Backend, handle: str, volume_path: Path) -> tuple[VolumeUsage, ...]:  # noqa: ARG002
+    def stats(self, backend: Backend, handle: str, volume_path: Path) -> tuple[VolumeUsage, ...]:
         """CSI "NodeGetVolumeStats"; see :func:`csi_core.node.stats.usage`."""
-        return stats.usage(self._mounts, volume_path)
+        return stats.usage(self._mounts, backend, handle, volume_path)
 
     def expand(
         self,
@@ -94,11 +94,11 @@ class NodeVolumes:
             The size in bytes now.
 
         Raises:
-            NotFound: no volume is mounted there.
+            NotFound: this volume is not mounted there.
             FailedPrecondition: its filesystem cannot grow now.
             NoSpace, OutOfRange: as ``expand_volume``; nothing was changed.
         """
-        mounted = stats.mounted_volume(self._mounts, volume_path)
+        mounted = stats.mounted_volume(self._mounts, backend, handle, volume_path)
         raw = self._mounts.is_device(mounted)
         if capability is not None and raw != (capability.volume_mode is VolumeMode.BLOCK):
             raise InvalidArgument(f"{volume_path} is published in the other volume mode")

@@ -9,25 +9,27 @@ from csi_core.errors import AlreadyExists, FailedPrecondition
 from csi_core.faults import fault
 from csi_core.model import VolumeMode
 from csi_core.node.block import settle_device_mode
+from csi_core.node.identity import is_volume
 from csi_core.node.mountinfo import Mount, canonical
 from csi_core.node.requests import NodePublishRequest
 from csi_core.node.staging import staged_path
 from csi_core.node.targets import remove_target, target_directory, target_file
 
 if TYPE_CHECKING:
+    from csi_core.facade import Backend
     from csi_core.node.mounts import Mounts
 
 __all__ = ["publish", "unpublish"]
 
 
-def publish(mounts: Mounts, request: NodePublishRequest) -> None:
+def publish(mounts: Mounts, backend: Backend, request: NodePublishRequest) -> None:
     """Bind the staged volume to the target path (CSI "NodePublishVolume").
 
     Raises:
         FailedPrecondition: not staged; or published elsewhere and the access mode allows one path only.
         AlreadyExists: another volume is mounted at the target, or this one with the other ``read_only``.
     """
-    staged = _require_staged(mounts, request)
+    staged = _require_staged(mounts, backend, request)
     target = canonical(request.target_path)
     read_only = request.effective_read_only or staged.read_only
     if (present := mounts.at(target)) is not None:
@@ -49,7 +51,7 @@ def publish(mounts: Mounts, request: NodePublishRequest) -> None:
     fault("node.publish.after_mount")
 
 
-def _require_staged(mounts: Mounts, request: NodePublishRequest) -> Mount:
+def _require_staged(mounts: Mounts, backend: Backend, request: NodePublishRequest) -> Mount:
     if request.staging_path is None:
         raise FailedPrecondition("staging_target_path is missing: this driver stages volumes before it publishes them")
     path = staged_path(request.staging_path, request.capability.volume_mode)
@@ -58,6 +60,11 @@ def _require_staged(mounts: Mounts, request: NodePublishRequest) -> Mount:
         raise FailedPrecondition(
             f"volume {request.handle} is not staged as {request.capability.volume_mode.value} "
             f"at {request.staging_path}; call NodeStageVolume first"
+        )
+    if not is_volume(mounts, backend, request.handle, staged):
+        raise FailedPrecondition(
+            f"what is staged at {staged.path} is not volume {request.handle}: it was detached by somebody else; "
+            "unstage and stage it again"
         )
     return staged
 

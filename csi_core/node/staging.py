@@ -22,6 +22,7 @@ from csi_core.model import (
     VolumeCapability,
     VolumeMode,
 )
+from csi_core.node.identity import in_use, is_volume
 from csi_core.node.mount_options import DIRECTORY, mount_options
 from csi_core.node.mountinfo import Mount, canonical
 from csi_core.node.ownership import check_mount_group
@@ -159,13 +160,16 @@ def unstage(mounts: Mounts, backend: Backend, handle: str, staging_path: Path) -
         _require_unpublished(mounts, staged)
         mounts.unmount(path)
     elif (staged := mounts.at(device_file)) is not None:
-        _require_unpublished(mounts, staged)
-        # the kernel keeps this flag for whatever is attached to the device next
-        mounts.set_device_read_only(device_file, read_only=False)
+        if is_volume(mounts, backend, handle, staged):
+            _require_unpublished(mounts, staged)
+            # the kernel keeps this flag for whatever is attached to the device next
+            mounts.set_device_read_only(device_file, read_only=False)
         mounts.unmount(device_file)
     fault("node.unstage.after_unmount")
     if path.is_dir():
         remove_target(device_file)
+    if in_use(mounts, backend, handle):
+        raise FailedPrecondition(f"volume {handle} is still mounted at another path; unpublish and unstage it there")
     backend.detach_volume(handle)
     fault("node.unstage.after_detach")
 

@@ -8,32 +8,35 @@ from typing import TYPE_CHECKING
 
 from csi_core.errors import NotFound
 from csi_core.model import VolumeMode
+from csi_core.node.identity import is_volume
 from csi_core.node.mountinfo import Mount, canonical
 from csi_core.node.requests import VolumeUsage
 from csi_core.node.staging import staged_path
 
 if TYPE_CHECKING:
+    from csi_core.facade import Backend
     from csi_core.node.mounts import Mounts
 
 __all__ = ["mounted_volume", "usage"]
 
 
-def mounted_volume(mounts: Mounts, volume_path: Path) -> Mount:
+def mounted_volume(mounts: Mounts, backend: Backend, handle: str, volume_path: Path) -> Mount:
     """The mount at a path that the CO says a volume is at: a target path or a staging path.
 
     Raises:
-        NotFound: nothing is mounted there.
+        NotFound: nothing is mounted there, or another volume.
     """
     if volume_path.is_absolute():
         paths = (canonical(volume_path), staged_path(volume_path, VolumeMode.BLOCK))
-        if mounted := next((m for m in map(mounts.at, paths) if m is not None), None):
+        mounted = next((m for m in map(mounts.at, paths) if m is not None), None)
+        if mounted and is_volume(mounts, backend, handle, mounted):
             return mounted
-    raise NotFound(f"no volume is mounted at {volume_path}")
+    raise NotFound(f"volume {handle} is not mounted at {volume_path}")
 
 
-def usage(mounts: Mounts, volume_path: Path) -> tuple[VolumeUsage, ...]:
+def usage(mounts: Mounts, backend: Backend, handle: str, volume_path: Path) -> tuple[VolumeUsage, ...]:
     """Bytes and inodes of a filesystem; for raw block only the size (CSI "NodeGetVolumeStats")."""
-    mounted = mounted_volume(mounts, volume_path)
+    mounted = mounted_volume(mounts, backend, handle, volume_path)
     if mounts.is_device(mounted):
         return (VolumeUsage("bytes", mounts.device_size_bytes(mounted.path)),)
     status = os.statvfs(mounted.path)

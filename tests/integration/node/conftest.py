@@ -127,6 +127,13 @@ class Images:
             losetup("--detach", str(device))
 
     @hookimpl
+    def find_source(self, handle: str) -> Source | None:
+        if handle in self.directories:
+            return DirectorySource(self.image(handle))
+        device = self.device(handle)
+        return BlockSource(device, self.image(handle).stat().st_size) if device else None
+
+    @hookimpl
     def mark_formatted(self, handle: str, fs_type: str) -> None:
         self.calls.append(f"mark {fs_type}")
         assert handle not in self.formatted, "marked twice"

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from csi_core.errors import AlreadyExists, FailedPrecondition
+from csi_core.errors import AlreadyExists, FailedPrecondition, NotFound
 from csi_core.model import AccessMode, SizeRange
+from csi_core.run import run
 from csi_core.testing.devices import unmount_below
 
 from .capabilities import block, filesystem
-from .conftest import SIZE_BYTES, Node
+from .conftest import SIZE_BYTES, TIMEOUT_S, Node, losetup
 
 pytestmark = pytest.mark.needs_root
 
@@ -172,3 +173,38 @@ def test_a_directory_at_the_target(node: Node) -> None:
     node.target().mkdir(parents=True)
     with pytest.raises(FailedPrecondition, match="is directory"):
         node.publish(block())
+
+
+def test_a_staged_device_that_became_another_volumes_is_not_handed_out(node: Node) -> None:
+    node.images.make("other")
+    node.stage(block())
+    device = node.images.device("v")
+    assert device is not None
+    losetup("--detach", str(device))  # by hand: a bound node does not keep the device attached
+    losetup("--sector-size", "4096", str(device), str(node.images.image("other")))
+    node.stage(block(), "other")
+    node.publish(block(), "others-pod", handle="other")
+    others = node.target("others-pod")
+    run(["blockdev", "--setro", str(others)], timeout_s=TIMEOUT_S, mutates=True)
+    with pytest.raises(FailedPrecondition, match="is not volume v"):
+        node.publish(block())
+    with pytest.raises(NotFound):
+        node.volumes.stats(node.backend, "v", node.staging())
+    with pytest.raises(NotFound):
+        node.volumes.expand(node.backend, "v", node.staging(), SizeRange(2 * SIZE_BYTES), block())
+    with pytest.raises(AlreadyExists, match="not of this volume"):
+        node.stage(block())
+    node.unstage()
+    assert refused(others), "the read-only mark is the other volume's"
+    node.stage(block())
+    write(node.publish(block()))
+    assert node.images.image("v").read_bytes()[:4096] == BLOCK
+    assert not any(node.images.image("other").read_bytes()[:4096])
+
+
+def test_unstaging_another_path_does_not_detach(node: Node) -> None:
+    node.stage(block())
+    with pytest.raises(FailedPrecondition, match="still mounted at another path"):
+        node.volumes.unstage(node.backend, "v", node.staging("elsewhere"))
+    assert node.images.device("v") is not None
+    write(node.publish(block()))
