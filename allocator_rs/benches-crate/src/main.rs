@@ -1,5 +1,6 @@
 //! The extent allocator beside its peers. Prints a table; `--json FILE` writes the figures as well.
 
+mod batch;
 mod churn;
 mod clock;
 mod latency;
@@ -71,9 +72,12 @@ fn main() -> ExitCode {
     }
     let (milliseconds, free_runs) = rebuild::rebuild();
     report::print_rebuild(milliseconds, free_runs);
+    let (allocate, free) = batch::batch();
+    report::print_batch(allocate, free);
     let Some(path) = options.json else { return ExitCode::SUCCESS };
     let rebuild = json!({ "runs": rebuild::RUNS, "free_runs": free_runs, "ms": milliseconds });
-    let all = json!({ "load_average": load_average(), "rows": rows, "rebuild": rebuild });
+    let batch = json!({ "runs": batch::RUNS, "allocate_ns_per_run": allocate, "free_ns_per_run": free });
+    let all = json!({ "load_average": load_average(), "rows": rows, "rebuild": rebuild, "batch": batch });
     match std::fs::write(&path, format!("{all:#}\n")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

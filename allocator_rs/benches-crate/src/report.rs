@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::batch;
 use crate::measure::Figures;
 use crate::rebuild;
 use crate::scenario::Scenario;
@@ -44,6 +45,10 @@ pub fn print(scenario: &Scenario, peer: &str, floor: f64, figures: Option<&Figur
 
 pub fn print_rebuild(milliseconds: f64, free_runs: u64) {
     println!("rebuild of {} runs into {free_runs} free runs: {milliseconds:.1} ms", rebuild::RUNS);
+}
+
+pub fn print_batch(allocate: f64, free: f64) {
+    println!("batch of {} runs: allocate {allocate:.1} ns a run, free {free:.1} ns a run", batch::RUNS);
 }
 
 /// One result; times of a call are net of the workload's own.

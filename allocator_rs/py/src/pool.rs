@@ -84,7 +84,8 @@ impl ExtentPool {
 
     #[pyo3(signature = (length, *, alignment = 1, room = 0))]
     fn allocate(&self, py: Python<'_>, length: u64, alignment: u64, room: u64) -> PyResult<Option<Words>> {
-        let request = request(length, alignment)?.with_room(room);
+        let request = Request::new(length).and_then(|request| request.aligned_to(alignment));
+        let request = request.map_err(pool_error)?.with_room(room);
         Ok(self.lock(py)?.allocate(request).map(words))
     }
 
@@ -96,9 +97,8 @@ impl ExtentPool {
         alignment: u64,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let runs = py.detach(|| {
-            let requests = unpack(lengths)?.map(|[length]| request(length, alignment));
-            let requests = requests.collect::<PyResult<Vec<_>>>()?;
-            PyResult::Ok(self.lock_detached()?.allocate_batch(&requests))
+            let lengths: Vec<u64> = unpack(lengths)?.map(|[length]| length).collect();
+            self.lock_detached()?.allocate_batch(&lengths, alignment).map_err(pool_error)
         })?;
         runs.map(|runs| pack_runs(py, &runs)).transpose()
     }
@@ -223,10 +223,6 @@ fn in_doubt<T>(_: PoisonError<T>) -> PyErr {
 
 fn words(run: Run) -> Words {
     (run.segment, run.start, run.length)
-}
-
-fn request(length: u64, alignment: u64) -> PyResult<Request> {
-    Request::new(length).and_then(|request| request.aligned_to(alignment)).map_err(pool_error)
 }
 
 fn run([segment, start, length]: [u64; 3]) -> PyResult<Run> {

@@ -1,5 +1,7 @@
 //! Taking extents: one run, several at once, or more of a run that is there.
 
+use std::cmp::Reverse;
+
 use super::free::Fit;
 use super::run::Span;
 use super::{MAX_SEGMENT_EXTENTS, Pool, PoolError, Run};
@@ -59,30 +61,38 @@ impl Pool {
         taken.map(Span::run)
     }
 
-    /// Takes one run for each request, in their order, or nothing at all.
+    /// Takes one run for each of `lengths`, in their order, or nothing at all. Each begins at a multiple of
+    /// `alignment`.
     ///
-    /// `None` may also mean that the requests fit only in an arrangement that was not found: the longest
-    /// are placed first, and none is moved afterwards.
-    #[must_use]
-    pub fn allocate_batch(&mut self, requests: &[Request]) -> Option<Vec<Run>> {
-        let wanted = requests.iter().try_fold(0_u64, |sum, request| sum.checked_add(request.fit.length));
-        if wanted.is_none_or(|extents| extents > self.free_extents()) {
-            return None;
+    /// `None` may also mean that they fit only in an arrangement that was not found: the longest are
+    /// placed first, and none is moved afterwards.
+    ///
+    /// # Errors
+    /// [`PoolError::Empty`] where a length is 0, [`PoolError::Alignment`] as for [`Request::aligned_to`].
+    pub fn allocate_batch(&mut self, lengths: &[u64], alignment: u64) -> Result<Option<Vec<Run>>, PoolError> {
+        Request::new(1)?.aligned_to(alignment)?;
+        if lengths.contains(&0) {
+            return Err(PoolError::Empty);
         }
-        let mut longest_first: Vec<u32> = (0..requests.len() as u32).collect();
-        longest_first.sort_by_key(|&index| std::cmp::Reverse(requests[index as usize].fit.length));
-        let mut runs = vec![Run { segment: 0, start: 0, length: 0 }; requests.len()];
+        let wanted = lengths.iter().try_fold(0_u64, |sum, &length| sum.checked_add(length));
+        if wanted.is_none_or(|extents| extents > self.free_extents()) {
+            return Ok(None);
+        }
+        let mut longest_first: Vec<u32> = (0..lengths.len() as u32).collect();
+        longest_first.sort_by_key(|&index| Reverse(lengths[index as usize]));
+        let mut runs = vec![Run { segment: 0, start: 0, length: 0 }; lengths.len()];
         for (placed, &index) in longest_first.iter().enumerate() {
-            if let Some(run) = self.allocate(requests[index as usize]) {
-                runs[index as usize] = run;
+            let index = index as usize;
+            if let Some(span) = self.free.take_best(Fit { length: lengths[index], alignment }) {
+                runs[index] = span.run();
                 continue;
             }
             for &index in &longest_first[..placed] {
                 self.put_back(runs[index as usize]);
             }
-            return None;
+            return Ok(None);
         }
-        Some(runs)
+        Ok(Some(runs))
     }
 
     /// How many extents behind `run` are free without a gap.

@@ -132,6 +132,8 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(Pool::new(3 * MIB).unwrap_err(), PoolError::ExtentSize { bytes: 3 * MIB });
     assert_eq!(Pool::new(32 << 10).unwrap_err(), PoolError::ExtentSize { bytes: 32 << 10 });
     assert_eq!(Request::new(0).unwrap_err(), PoolError::Empty);
+    assert_eq!(pool(&[9]).allocate_batch(&[1, 0], 1), Err(PoolError::Empty));
+    assert_eq!(pool(&[9]).allocate_batch(&[1], 5), Err(PoolError::Alignment { extents: 5 }));
     assert_eq!(length(1).aligned_to(3).unwrap_err(), PoolError::Alignment { extents: 3 });
     let mut pool = pool(&[100]);
     assert_eq!(pool.add_segment(0), Err(PoolError::SegmentSize { extents: 0 }));

@@ -97,10 +97,8 @@ impl Twins {
     }
 
     fn batch(&mut self, lengths: [u64; 4], alignment: u64) {
-        let request = |&length: &u64| Request::new(length).unwrap().aligned_to(alignment).unwrap();
-        let requests: Vec<Request> = lengths.iter().map(request).collect();
         let before: Vec<Run> = self.pool.free_runs().collect();
-        match self.pool.allocate_batch(&requests) {
+        match self.pool.allocate_batch(&lengths, alignment).unwrap() {
             Some(runs) => {
                 assert_eq!(runs.iter().map(|run| run.length).collect::<Vec<_>>(), lengths);
                 for run in runs {
