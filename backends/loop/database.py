@@ -245,10 +245,7 @@ class PoolDatabase:
         try:
             connection = self._readers.pop()
         except IndexError:
-            connection = sqlite3.connect(
-                self._path, isolation_level=None, check_same_thread=False, timeout=_LOCK_WAIT_S
-            )
-            connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
+            connection = self._new_reader()
         try:
             yield connection
         except sqlite3.Error as error:
@@ -258,3 +255,13 @@ class PoolDatabase:
                 self._readers.append(connection)
             else:
                 connection.close()
+
+    def _new_reader(self) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(
+                self._path, isolation_level=None, check_same_thread=False, timeout=_LOCK_WAIT_S
+            )
+            connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+        return connection

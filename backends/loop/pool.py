@@ -136,7 +136,9 @@ class Pool:
                 f"pools.{self.name}.path {path} lies on a loop device, where a full or failing host goes unnoticed; "
                 "use another filesystem, or set allowLoopHost: true for tests"
             )
-        if not (path / "pool.db").exists() and self.layout.directory.is_dir() and any(self.layout.directory.iterdir()):
+        # Opened once it is never empty: then a copy of it was cut off.
+        lost = not (path / "pool.db").exists() or not (path / "pool.db").stat().st_size
+        if lost and self.layout.directory.is_dir() and any(self.layout.directory.iterdir()):
             raise ConfigError(
                 f"{path} holds images and no pool.db; put pool.db back from a copy, or move its images elsewhere"
             )

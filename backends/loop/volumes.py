@@ -70,12 +70,18 @@ def create(pool: Pool, spec: VolumeSpec, parameters: LoopParameters) -> Volume:
 def taken(pool: Pool, name: str) -> Volume | None:
     """The finished volume created under ``name``.
 
-    One of a call that failed half-way is discarded: the core's lock on the name says that nobody works on it.
+    One of a call that failed half-way is discarded.
+
+    Raises:
+        Busy: a call is making it at this moment.
     """
     record = pool.records.volume_named(name)
     if record and record.state == "creating":
-        pool.discard(record.key)
-        return None
+        with pool.claims.exclusive(record.key):
+            record = pool.records.volume(record.key)
+            if record and record.state == "creating":
+                pool.discard(record.key)
+                return None
     return record.public(pool.name) if record else None
 
 

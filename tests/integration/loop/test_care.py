@@ -10,7 +10,7 @@ import pytest
 
 from backends.loop import loopdev, pool, trash
 from backends.loop.plugin import LoopBackend
-from csi_core.errors import ConfigError, DataLoss
+from csi_core.errors import Busy, ConfigError, DataLoss
 from csi_core.health import Finding
 
 from .cluster import MIB, NO_SECRETS, Cluster, NodeHost, command
@@ -89,6 +89,8 @@ def test_a_half_made_volume_is_discarded_by_repair_by_name_and_by_start(cluster:
     assert cluster.backend.list_volumes("", 10).entries == ()
     assert cluster.backend.repair(problems(cluster)["half-made by a call that failed"])
     half_make("repeated", "b")
+    with cluster.pool.claims.exclusive("v-" + "b" * 20), pytest.raises(Busy):
+        cluster.create("repeated", MIB)
     volume = cluster.create("repeated", MIB)
     assert volume.handle != "local:v-" + "b" * 20
     half_make("restarted", "c")
@@ -118,6 +120,9 @@ def test_a_lost_database_stops_the_start_and_touches_no_image(xfs: Cluster) -> N
     directory = xfs.pool.options.path
     xfs.backend.stop()
     (directory / "pool.db").rename(directory / "saved")
+    with pytest.raises(ConfigError, match="no pool.db"):
+        LoopBackend(xfs.options).start(NodeHost())
+    (directory / "pool.db").touch()  # a copy that was cut off
     with pytest.raises(ConfigError, match="no pool.db"):
         LoopBackend(xfs.options).start(NodeHost())
     (directory / "pool.db").write_bytes(b"SQLite format 3\0" + b"garbage" * 1000)

@@ -155,6 +155,15 @@ def test_reading_connections_are_bounded(database: PoolDatabase) -> None:
     assert len(database._readers) <= 4
 
 
+def test_a_reader_that_cannot_be_opened_is_not_final(database: PoolDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_descriptors(*_: object, **__: object) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(sqlite3, "connect", out_of_descriptors)
+    with pytest.raises(Unavailable, match="unable to open"):
+        keys(database)
+
+
 def test_a_foreign_or_newer_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     foreign = sqlite3.connect(tmp_path / "foreign.db")
     foreign.execute("CREATE TABLE precious (x)")
