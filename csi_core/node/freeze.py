@@ -42,18 +42,20 @@ class _Frozen:
     record: int
 
     def thaw(self) -> bool:
-        """Answer whether it still was frozen."""
+        """Answer whether it still was frozen. Where this fails the record stays, and the next start tries again."""
+        was_frozen = True
         try:
-            fcntl.ioctl(self.root, _FITHAW, 0)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            return False
-        finally:
+            try:
+                fcntl.ioctl(self.root, _FITHAW, 0)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                was_frozen = False
             _record_path(self.mount_point).unlink(missing_ok=True)
+        finally:
             os.close(self.record)
             os.close(self.root)
-        return True
+        return was_frozen
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class _Freeze:
     held: list[_Frozen] = field(default_factory=list)
     expired: bool = False
     meddled_with: list[Path] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     def add(self, device: Path, mount_point: Path) -> None:
         root = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -91,8 +94,12 @@ class _Freeze:
         with self.mutex:
             while self.held:
                 frozen_one = self.held.pop()
-                if not frozen_one.thaw():
-                    self.meddled_with.append(frozen_one.mount_point)
+                try:
+                    if not frozen_one.thaw():
+                        self.meddled_with.append(frozen_one.mount_point)
+                except OSError as error:  # the others must not stay frozen for it
+                    self.failures.append(f"{frozen_one.mount_point}: {error.strerror}")
+                    _log.error("cannot thaw", path=str(frozen_one.mount_point), reason=error.strerror)
 
     def expire(self) -> None:
         with self.mutex:
@@ -100,6 +107,8 @@ class _Freeze:
         self.thaw()
 
     def check(self) -> None:
+        if self.failures:
+            raise StorageFailure(f"cannot thaw {'; '.join(self.failures)}; thaw it by hand (fsfreeze -u)")
         if self.expired:
             raise TimedOut(
                 f"filesystems may be frozen for {self.time_limit_s:g} s and were thawed before the work was done"
@@ -117,6 +126,7 @@ def frozen(devices: tuple[Path, ...], time_limit_s: float) -> Iterator[None]:
     Raises:
         TimedOut: the time was up and the watchdog has thawed them: what was done meanwhile must be thrown away.
         Unavailable: somebody else has thawed one of them: the same.
+        StorageFailure: one of them could not be thawed.
         FailedPrecondition: somebody else has frozen one of them.
     """
     freeze = _Freeze(time_limit_s)
@@ -148,8 +158,11 @@ def thaw_left_frozen() -> None:
         if record is None:  # by one that is alive
             continue
         root = os.open(mount.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if _Frozen(mount.path, root, record).thaw():
-            _log.warning("thawed a filesystem that was left frozen", path=str(mount.path))
+        try:
+            if _Frozen(mount.path, root, record).thaw():
+                _log.warning("thawed a filesystem that was left frozen", path=str(mount.path))
+        except OSError as error:
+            _log.error("cannot thaw", path=str(mount.path), reason=error.strerror)
 
 
 def _record_path(mount_point: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -12,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from csi_core.errors import FailedPrecondition, TimedOut
+from csi_core.errors import FailedPrecondition, StorageFailure, TimedOut
+from csi_core.node import freeze
 
 from .capabilities import FILESYSTEMS, block, filesystem
 from .conftest import Node
@@ -132,6 +135,28 @@ def test_one_that_cannot_be_frozen_thaws_the_others(node: Node, targets: Targets
         assert Writer(first_target).ends()
     finally:
         subprocess.run(["fsfreeze", "--unfreeze", str(second_target)], check=True)
+
+
+def test_one_that_cannot_be_thawed_leaves_no_other_frozen(
+    node: Node, targets: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ioctl, failures = fcntl.ioctl, [errno.EIO]
+
+    def fail_once(descriptor: int, request: int, argument: int = 0) -> int:
+        if request == freeze._FITHAW and failures:
+            raise OSError(failures.pop(), "failing disk")
+        return ioctl(descriptor, request, argument)
+
+    devices = tuple(device for device, _ in targets)
+    with monkeypatch.context() as patched:
+        patched.setattr(freeze.fcntl, "ioctl", fail_once)
+        with pytest.raises(StorageFailure, match="failing disk"), node.volumes.frozen(devices, 30.0):
+            pass
+    writers = [Writer(target) for _, target in targets]
+    frozen = [writer.hangs() for writer in writers].count(True)
+    assert frozen <= 1, "the one whose thaw failed, unless another driver's start has thawed it already"
+    node.volumes.thaw_left_frozen()
+    assert all(writer.ends() for writer in writers)
 
 
 def test_raw_block_is_flushed(node: Node) -> None:
