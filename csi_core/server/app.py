@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -118,9 +117,7 @@ def serve(config: Config) -> int:
     Raises:
         LoadError: a backend is refused, or the socket cannot be had.
     """
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stop_requests = _stop_requests()
     # Before any storage is touched: the other server may have it open.
     claim(config.driver.socket_path)
     if config.metrics is not None:
@@ -132,12 +129,26 @@ def serve(config: Config) -> int:
     except BaseException:
         runtime.stop()
         raise
-    stopping.wait()
+    os.read(stop_requests, 1)
     _log.info("stopping", grace_s=config.server.shutdown_grace_seconds)
     if server.stop(config.server.shutdown_grace_seconds):
         return 0
     # Threads inside a storage call cannot be ended, and a plain exit would wait for them.
     os._exit(1)
+
+
+def _stop_requests() -> int:
+    """A descriptor that can be read once SIGTERM or SIGINT came.
+
+    The kernel may hand a signal to one of gRPC's threads; Python's handler then waits for the main thread, and nothing
+    would wake that from a lock.
+    """
+    requests, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    return requests
 
 
 def _serve_metrics(metrics: MetricsConfig) -> None:
