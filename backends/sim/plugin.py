@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from backends.sim.injection import Injection, simulated
 from backends.sim.options import SimMutable, SimOptions, SimParameters, SimSecrets, SimSnapshotParameters
+from backends.sim.records import VolumeRecord
 from backends.sim.snapshots import SnapshotHooks
 from backends.sim.storage import DEFAULT_BYTES, GRANULARITY_BYTES, MINIMUM_BYTES, SimStorage
 from backends.sim.volumes import VolumeHooks
@@ -102,12 +103,15 @@ class SimBackend(VolumeHooks, SnapshotHooks):
         """Answer where the content is; note that it is in use."""
         self.storage.authenticate(request.secrets)
         record = self.storage.volume(request.handle)
-        path = self.storage.content.path(request.handle)
         if not record.attached:
             self.storage.put(replace(record, attached=True))
-        if record.mode is VolumeMode.BLOCK:
-            return BlockSource(path, record.volume.size_bytes, record.formatted)
-        return DirectorySource(path)
+        return self._source(record)
+
+    @simulated
+    def find_source(self, handle: str) -> Source | None:
+        """The same answer, for a volume that is in use."""
+        record = self.storage.records.volumes.get(handle)
+        return self._source(record) if record and record.attached else None
 
     @simulated
     def detach_volume(self, handle: str) -> None:
@@ -158,3 +162,9 @@ class SimBackend(VolumeHooks, SnapshotHooks):
             return False
         self.storage.remove_content(handle)
         return True
+
+    def _source(self, record: VolumeRecord) -> Source:
+        path = self.storage.content.path(record.volume.handle)
+        if record.mode is VolumeMode.BLOCK:
+            return BlockSource(path, record.volume.size_bytes, record.formatted)
+        return DirectorySource(path)

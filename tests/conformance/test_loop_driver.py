@@ -47,10 +47,6 @@ class TestExt4OnXfs(DriverContract):
             online_growth=self.fs_type != "ext4" or not lacks_cap_sys_resource(),
         )
 
-    @pytest.mark.xfail(strict=True, reason="the node looks for any mount at the path, not for this volume's")
-    def test_stats_of_something_else(self, driver: DriverCase) -> None:
-        super().test_stats_of_something_else(driver)
-
 
 class TestXfsOnExt4(TestExt4OnXfs):
     """Copies are read and written."""

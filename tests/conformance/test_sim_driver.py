@@ -47,10 +47,6 @@ class TestSimDriver(DriverContract):
             mutable=({"iops": "1000"}, {"tier": "fast"}),
         )
 
-    @pytest.mark.xfail(strict=True, reason="the node looks for any mount at the path, not for this volume's")
-    def test_stats_of_something_else(self, driver: DriverCase) -> None:
-        super().test_stats_of_something_else(driver)
-
 
 class TestSimNodeLocalDriver(TestSimDriver):
     """A node-local one: expansion is the node's, volumes have a topology. Restarts are no different."""
