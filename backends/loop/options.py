@@ -17,6 +17,10 @@ class PoolOptions(Parameters):
     """One pool: a directory on ext4, XFS or btrfs that holds one image file per volume."""
 
     path: Path = Field(description="The pool's directory. It must exist: a missing mount is never made up for.")
+    require_mount: bool = Field(
+        default=False,
+        description="Wait until a filesystem is mounted there: an empty mount point looks like a new pool.",
+    )
     capacity: SizeBytes = Field(
         default=0, description="Bytes that may be promised; the filesystem's size unless given."
     )

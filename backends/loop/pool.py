@@ -19,7 +19,7 @@ from backends.loop.layout import ImagesLayout
 from backends.loop.options import PoolOptions
 from backends.loop.records import Records
 from backends.loop.trash import Trash
-from csi_core.errors import CallError, ConfigError, NoSpace
+from csi_core.errors import CallError, ConfigError, NoSpace, Unavailable
 from csi_core.faults import fault
 from csi_core.hookspecs import Host
 from csi_core.ledger import Ledger, Reservation
@@ -53,7 +53,10 @@ class Pool:
         Raises:
             ConfigError: the directory is missing, unsuitable, or served by another process.
             DataLoss: pool.db is damaged.
+            Unavailable: its filesystem is not mounted yet.
         """
+        if options.require_mount and not options.path.is_mount():
+            raise Unavailable(f"pools.{name}.path {options.path}: nothing is mounted there yet; mount the pool's disk")
         self.name = name
         self.options = options
         self.host = host

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from backends.loop import loopdev, pool, trash
 from backends.loop.plugin import LoopBackend
-from csi_core.errors import Busy, ConfigError, DataLoss
+from csi_core.errors import Busy, ConfigError, DataLoss, Unavailable
 from csi_core.health import Finding
 
 from .cluster import MIB, NO_SECRETS, Cluster, NodeHost, command
@@ -112,6 +113,26 @@ def test_a_second_server_is_refused_and_a_fast_restart_waits(xfs: Cluster, monke
     second.start(NodeHost())
     assert time.monotonic() - began > 0.2
     xfs.backend = second
+
+
+def test_a_pool_whose_disk_is_not_mounted_yet_is_waited_for(xfs: Cluster, tmp_path: Path) -> None:
+    mount_point = xfs.pool.options.path
+    xfs.backend.stop()
+    while not mount_point.is_mount():
+        mount_point = mount_point.parent
+    (tmp_path / "bare").mkdir()
+
+    def start_on(path: Path) -> LoopBackend:
+        options = {"path": str(path), "allowLoopHost": True, "requireMount": True}
+        backend = LoopBackend({"pools": {"disk": options}})
+        backend.start(NodeHost())
+        return backend
+
+    with pytest.raises(Unavailable, match="nothing is mounted there yet"):
+        start_on(tmp_path / "bare")
+    assert list((tmp_path / "bare").iterdir()) == [], "nothing of a pool was made on the wrong disk"
+    start_on(mount_point).stop()
+    xfs.start()
 
 
 def test_a_lost_database_stops_the_start_and_touches_no_image(xfs: Cluster) -> None:
