@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     let effort = if options.quick {
         Effort { calls: 400_000, limit: Duration::from_secs(1) }
     } else {
-        Effort { calls: 2_000_000, limit: Duration::from_secs(10) }
+        Effort { calls: 2_000_000, limit: Duration::from_secs(4) }
     };
     let mut rows = Vec::new();
     report::print_heading();

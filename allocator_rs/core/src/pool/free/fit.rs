@@ -2,11 +2,14 @@
 
 use super::FreeRuns;
 use super::bins::{BINS, bin_of, members};
-use crate::pool::run::Span;
+use crate::pool::run::{Span, offset_of};
 
-/// Runs of a bin that are looked at before the shortest of them is taken. The rest of a bin is looked
-/// at only where the request would fail otherwise.
-const SCAN: usize = 8;
+/// Runs of the request's own bin that are looked at before the shortest that fits is taken. The rest of a
+/// bin is looked at only where the request would fail otherwise.
+const SCAN_OWN: usize = 16;
+/// The same for the next bin that is not empty, where every run fits and they differ by one 32nd
+/// at most.
+const SCAN_NEXT: usize = 4;
 
 /// What a place must offer.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +50,7 @@ impl FreeRuns {
         let Some(id) = id else { return self.take_best(fit) };
         let (start, end) = (self.nodes[id].start, self.nodes[id].end);
         // Nobody is in front of a segment's first extent.
-        let nobody_before = crate::pool::run::offset_of(start) == 0;
+        let nobody_before = offset_of(start) == 0;
         let skip = if nobody_before { 0 } else { room.min((end - start - fit.length) / 2) };
         let place = fit.start_in(start + skip, end).or_else(|| fit.start_in(start, end));
         let Some(place) = place else { return self.take_best(fit) };
@@ -61,16 +64,16 @@ impl FreeRuns {
         self.longest().map(|id| self.span(id))
     }
 
-    /// Of the first runs of the bin of `length` the shortest that is long enough, or else any of the next bin.
+    /// Of the first runs of the bin of `length` the shortest that is long enough, or else of the next bin.
     #[inline]
     fn best(&mut self, length: u64) -> Option<u32> {
         let own = bin_of(length);
         let may_fit = self.bins.longest(own) >= length;
-        if may_fit && let Some(id) = self.shortest_fitting(own, length, SCAN) {
+        if may_fit && let Some(id) = self.shortest_fitting(own, length, SCAN_OWN) {
             return Some(id);
         }
         if let Some(next) = self.bins.filled_from(own + 1) {
-            return members(&self.nodes, next).next();
+            return self.shortest_fitting(next, length, SCAN_NEXT);
         }
         if !may_fit {
             return None;
@@ -89,7 +92,7 @@ impl FreeRuns {
         let mut number = bin_of(fit.length);
         let first = number;
         while let Some(bin) = self.bins.filled_from(number) {
-            if let Some(id) = self.shortest_aligned(bin, fit, SCAN) {
+            if let Some(id) = self.shortest_aligned(bin, fit, SCAN_OWN) {
                 return Some(id);
             }
             number = bin + 1;

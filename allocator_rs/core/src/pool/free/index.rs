@@ -9,8 +9,8 @@ use super::node::{NIL, Nodes};
 use super::table::{Place, Table};
 use crate::pool::run::offset_of;
 
-/// Extents in a chunk, as a power of two: a bitmap of 8 KiB for 1 TiB of 1 MiB extents, while even a
-/// comb of single free extents has no more than 8 runs in a chunk.
+/// Extents in a chunk, as a power of two: a bitmap of 4 KiB for 1 TiB of 1 MiB extents, while even a
+/// comb of single free extents has no more than 16 runs in a chunk.
 const CHUNK_SHIFT: u32 = 5;
 
 #[derive(Debug)]

@@ -65,7 +65,7 @@ impl Table {
             }
             bucket = (bucket + 1) & (self.buckets.len() - 1);
             searched += 1;
-            debug_assert!(searched < self.buckets.len(), "chunk {chunk} is in the table");
+            assert!(searched < self.buckets.len(), "chunk {chunk} is in the table");
         }
     }
 
