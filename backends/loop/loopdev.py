@@ -229,7 +229,7 @@ def keep(device: LoopDevice) -> LoopDevice:
 
 def tune_discard(device: LoopDevice, limit_bytes: int) -> None:
     """Cap one discard at ``limit_bytes``; 0 forbids, for good, every request that would punch a hole in the image."""
-    # The limit outlives a detach, and setting it stops the device's queue for some 10 ms: a third of what a stage takes.
+    # The limit outlives a detach, and setting it stops the queue for some 10 ms, a third of what a stage takes.
     if _read_sys(device.number, "queue/discard_max_bytes") != str(limit_bytes):
         _write_sys(device.number, "queue/discard_max_bytes", limit_bytes)
     if limit_bytes == 0:
