@@ -8,7 +8,9 @@ capabilities follow from the ones implemented and from what :func:`~BackendSpec.
 Rules that hold for every hook:
 
 * Plain, blocking Python, called from several threads at once. The core holds a lock per volume and
-  per name, so no two mutating calls touch the same one; listings and reads run beside them.
+  per name, so no two mutating calls touch the same one; listings and reads run beside them. A create is locked by its
+  name and a delete by its handle: where handles follow from names, the backend keeps the two apart
+  (:mod:`csi_core.locks`).
 * Idempotent: a call whose answer was lost comes again, after a restart too. Creating calls say
   :class:`~csi_core.model.Created` or :class:`~csi_core.model.Existing`; deleting what is not there succeeds.
 * Durable before it returns: what a mutating hook answered is true after a power cut.

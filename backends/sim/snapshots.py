@@ -39,22 +39,24 @@ class SnapshotHooks:
         """Copy the content, record. Snapshots live on when their volume is deleted."""
         self.storage.authenticate(spec.secrets)
         handle = handle_of("snapshot", spec.name)
-        if existing := self.storage.records.snapshots.get(handle):
-            return Existing(existing.snapshot)
-        record = self._snapshot(handle, spec.name, spec.volume_handle, spec.recorded)
-        fault("sim.snapshot.before_record")
-        with self.storage.records.change():
-            self.storage.records.snapshots[handle] = record
-        return Created(record.snapshot)
+        with self.storage.alone("create_snapshot", handle):
+            if existing := self.storage.records.snapshots.get(handle):
+                return Existing(existing.snapshot)
+            record = self._snapshot(handle, spec.name, spec.volume_handle, spec.recorded)
+            fault("sim.snapshot.before_record")
+            with self.storage.records.change():
+                self.storage.records.snapshots[handle] = record
+            return Created(record.snapshot)
 
     @simulated
     def delete_snapshot(self, handle: str, secrets: Parameters) -> None:
         """Forget the snapshot, then remove its content."""
         self.storage.authenticate(secrets)
-        with self.storage.records.change():
-            self.storage.records.snapshots.pop(handle, None)
-        fault("sim.delete_snapshot.after_record")
-        self.storage.remove_content(handle)
+        with self.storage.alone("delete_snapshot", handle):
+            with self.storage.records.change():
+                self.storage.records.snapshots.pop(handle, None)
+            fault("sim.delete_snapshot.after_record")
+            self.storage.remove_content(handle)
 
     @simulated
     def get_snapshot(self, handle: str) -> Snapshot | None:

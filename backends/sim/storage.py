@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from backends.sim.options import SimOptions, SimSecrets
 from backends.sim.records import Records, VolumeRecord
 from csi_core.errors import InvalidArgument, NotFound, OutOfRange, Unauthenticated
 from csi_core.ledger import Ledger
+from csi_core.locks import Key, KeyedLocks
 from csi_core.model import Page, SizeRange, Snapshot, Volume
 from csi_core.parameters import Parameters
 
@@ -45,6 +47,7 @@ class SimStorage:
         self.ledger.load(sum(record.charge_bytes for record in self.records.all_volumes()))
         self.nodes = {node_id, *options.nodes}
         self.max_volumes_per_node = options.max_volumes_per_node
+        self.locks = KeyedLocks()
         self._secret_key = options.secret_key.get_secret_value()
 
     def authenticate(self, secrets: Parameters) -> None:
@@ -52,6 +55,14 @@ class SimStorage:
         given = secrets.secret_key.get_secret_value() if isinstance(secrets, SimSecrets) else ""
         if self._secret_key and given != self._secret_key:
             raise Unauthenticated("the secret secretKey is missing, or is not the one in the backend's options")
+
+    def alone(self, call: str, handle: str) -> AbstractContextManager[object]:
+        """Keep a create and a delete apart: handles follow from names here, and the core locks a create by its name.
+
+        Raises:
+            Busy: the other one is under way.
+        """
+        return self.locks.hold(call, Key("content", handle))
 
     def volume(self, handle: str) -> VolumeRecord:
         """The record of a volume that must be there."""

@@ -41,6 +41,10 @@ class VolumeHooks:
         """Reserve, make the content, record."""
         self.storage.authenticate(spec.secrets)
         handle = handle_of("volume", spec.name)
+        with self.storage.alone("create_volume", handle):
+            return self._create(spec, handle)
+
+    def _create(self, spec: VolumeSpec, handle: str) -> Outcome[Volume]:
         if record := self.storage.records.volumes.get(handle):
             return Existing(record.answer())
         source_bytes = self._source_bytes(spec.source, spec.volume_mode) if spec.source else 0
@@ -65,15 +69,16 @@ class VolumeHooks:
     def delete_volume(self, handle: str, secrets: Parameters) -> None:
         """Forget the volume, then remove its content: also the content that a crash in between left."""
         self.storage.authenticate(secrets)
-        record = self.storage.records.volumes.get(handle)
-        if record and (record.attached or record.publications):
-            raise FailedPrecondition(f"volume {handle} is in use; unpublish and unstage it before it is deleted")
-        if record:
-            with self.storage.records.change():
-                del self.storage.records.volumes[handle]
-            self.storage.ledger.release(record.charge_bytes)
-            fault("sim.delete.after_record")
-        self.storage.remove_content(handle)
+        with self.storage.alone("delete_volume", handle):
+            record = self.storage.records.volumes.get(handle)
+            if record and (record.attached or record.publications):
+                raise FailedPrecondition(f"volume {handle} is in use; unpublish and unstage it before it is deleted")
+            if record:
+                with self.storage.records.change():
+                    del self.storage.records.volumes[handle]
+                self.storage.ledger.release(record.charge_bytes)
+                fault("sim.delete.after_record")
+            self.storage.remove_content(handle)
 
     @simulated
     def get_volume(self, handle: str) -> Volume | None:

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from csi_core.errors import ConfigError, DataLoss, FailedPrecondition, InvalidArgument, NoSpace, NotFound
 from csi_core.hookspecs import Host, hookimpl
+from csi_core.locks import Key, KeyedLocks
 from csi_core.model import (
     AccessMode,
     AttachRequest,
@@ -54,6 +55,7 @@ class DirectoryBackend:
             self._options = DirectoryOptions.model_validate(options)
         except ValidationError as error:
             raise ConfigError(explain(error, keys(DirectoryOptions), "option")) from None
+        self._locks = KeyedLocks()
 
     @hookimpl
     def start(self, host: Host) -> None:
@@ -75,38 +77,42 @@ class DirectoryBackend:
     def create_volume(self, spec: VolumeSpec) -> Outcome[Volume]:
         """Make the data, then the record; the same name finds both again."""
         handle = f"dir-{hashlib.sha256(spec.name.encode()).hexdigest()[:32]}"
-        if volume := self._read(handle):
-            return Existing(volume)
-        wanted = spec.size.required_bytes or min(self.describe().default_size_bytes, spec.size.limit_bytes or 1 << 62)
-        size_bytes = max(-(-wanted // BLOCK_BYTES) * BLOCK_BYTES, self.describe().minimum_size_bytes)
-        if size_bytes > self._options.capacity:
-            raise NoSpace(f"{size_bytes} bytes are more than the option capacity allows, {self._options.capacity}")
-        volume = Volume(handle, spec.name, size_bytes, dict(spec.recorded))
-        directory = self._options.path / handle
-        shutil.rmtree(directory, ignore_errors=True)  # a create or delete that was interrupted
-        (directory / "data").mkdir(parents=True)
-        record = {"name": volume.name, "size_bytes": size_bytes, "recorded": dict(volume.recorded)}
-        with (directory / "record.new").open("w", encoding="utf-8") as file:
-            json.dump(record, file)
-            file.flush()
-            os.fsync(file.fileno())
-        (directory / "record.new").rename(directory / "record.json")
-        _sync(directory)
-        _sync(self._options.path)
-        return Created(volume)
+        with self._locks.hold("create_volume", Key("directory", handle)):
+            if volume := self._read(handle):
+                return Existing(volume)
+            wanted = spec.size.required_bytes or min(
+                self.describe().default_size_bytes, spec.size.limit_bytes or 1 << 62
+            )
+            size_bytes = max(-(-wanted // BLOCK_BYTES) * BLOCK_BYTES, self.describe().minimum_size_bytes)
+            if size_bytes > self._options.capacity:
+                raise NoSpace(f"{size_bytes} bytes are more than the option capacity allows, {self._options.capacity}")
+            volume = Volume(handle, spec.name, size_bytes, dict(spec.recorded))
+            directory = self._options.path / handle
+            shutil.rmtree(directory, ignore_errors=True)  # a create or delete that was interrupted
+            (directory / "data").mkdir(parents=True)
+            record = {"name": volume.name, "size_bytes": size_bytes, "recorded": dict(volume.recorded)}
+            with (directory / "record.new").open("w", encoding="utf-8") as file:
+                json.dump(record, file)
+                file.flush()
+                os.fsync(file.fileno())
+            (directory / "record.new").rename(directory / "record.json")
+            _sync(directory)
+            _sync(self._options.path)
+            return Created(volume)
 
     @hookimpl
     def delete_volume(self, handle: str) -> None:
         """Remove the record, then the data; both may be gone already."""
         if not HANDLE.fullmatch(handle):
             return
-        directory = self._options.path / handle
-        if (directory / "attached").exists():
-            raise FailedPrecondition(f"volume {handle} is in use; unstage it before it is deleted")
-        if directory.exists():
-            (directory / "record.json").unlink(missing_ok=True)
-            _sync(directory)
-            shutil.rmtree(directory)
+        with self._locks.hold("delete_volume", Key("directory", handle)):  # a create is locked by its name only
+            directory = self._options.path / handle
+            if (directory / "attached").exists():
+                raise FailedPrecondition(f"volume {handle} is in use; unstage it before it is deleted")
+            if directory.exists():
+                (directory / "record.json").unlink(missing_ok=True)
+                _sync(directory)
+                shutil.rmtree(directory)
 
     @hookimpl
     def get_volume(self, handle: str) -> Volume | None:
