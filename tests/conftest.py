@@ -11,13 +11,19 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import guest_plugin
 import pytest
+from guest_scratch import scratch_disks  # noqa: F401 - a fixture
 
-TIERS = ("unit", "rust", "packaging", "conformance", "integration", "sanity", "crash")
+# Those whose tests mostly run in a guest come last: until then guests run beside the others.
+TIERS = (
+    *("unit", "rust", "packaging", "conformance", "integration", "sanity", "crash", "deploy"),
+    *("lvm", "nfs", "kernel"),
+)
 TESTS = Path(__file__).parent
 CAP_SYS_ADMIN = 1 << 21
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -80,7 +86,16 @@ NEEDS: dict[str, Callable[..., str]] = {
     "needs_go": lacks_go,
     "needs_cargo": lacks_cargo,
     "needs_filesystem": lacks_filesystem,
+    "needs_kernel": guest_plugin.lacks_kernel,
 }
+
+
+def build_for(items: Sequence[pytest.Item]) -> None:
+    """What items of a guest need to be built: there is no network in there."""
+    if any(item.get_closest_marker("needs_go") for item in items) and not lacks_go():
+        import csi_sanity
+
+        csi_sanity.build()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -88,6 +103,7 @@ def pytest_configure(config: pytest.Config) -> None:
         arguments = "(name)" if check.__code__.co_argcount else ""
         config.addinivalue_line("markers", f"{name}{arguments}: {check.__doc__}")
     config.stash[TALLY] = {}
+    guest_plugin.register(config, group_of=lambda item: tier_of(item.path), beside=True, before_boot=build_for)
     # A shell's background job ignores Ctrl-C, and so would every process that the tests start and interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

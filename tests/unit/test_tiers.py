@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
-TIERS = ("unit", "rust", "packaging", "conformance", "integration", "sanity", "crash")
+GUEST = CONFTEST.parent / "guest"
+TIERS = (
+    *("unit", "rust", "packaging", "conformance", "integration", "sanity", "crash", "deploy"),
+    *("lvm", "nfs", "kernel"),
+)
 
 PASSES = "def test_passes(): pass\n"
 NEEDS_A_TOOL = "import pytest\n@pytest.mark.needs_tool('no-such-tool')\ndef test_with_tool(): pass\n"
@@ -29,7 +33,8 @@ def suite(tmp_path: Path) -> Suite:
     """Run a suite of one file a tier; every tier that is not given has a test that passes."""
 
     def run(given: Mapping[str, str], *, strict: str = "", everywhere: str = PASSES, arguments: tuple[str, ...] = ()):
-        (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\ntestpaths = ['tests']\n")
+        options = f"testpaths = ['tests']\npythonpath = ['{GUEST}']\n"
+        (tmp_path / "pyproject.toml").write_text(f"[tool.pytest.ini_options]\n{options}")
         for tier in TIERS:
             (tmp_path / "tests" / tier).mkdir(parents=True)
             if content := given.get(tier, everywhere):
@@ -61,7 +66,7 @@ def test_one_line_a_tier_in_their_order_and_then_pytests_own(suite: Suite) -> No
     first_words = [line.split()[0] for line in finished.stdout.splitlines() if line.split()]
     assert finished.returncode == 0
     assert [word for word in first_words if word in TIERS] == list(TIERS)
-    assert "7 passed" in last
+    assert f"{len(TIERS)} passed" in last
     assert "1 passed,    0 failed,    0 skipped" in line_of("unit", finished.stdout)
     assert line_of("sanity", finished.stdout).endswith("7 of 7")
 

@@ -1,0 +1,255 @@
+"""Tests marked ``needs_kernel(feature)`` run here where the kernel has the feature, else in a guest.
+
+One guest a group (a tier of the tests), booted in the background once the tests are collected. In it a second pytest runs
+the same node ids and writes each report as a line of JSON to a file; here the reports are replayed when it is the
+item's turn, so that counts, durations, ``-x`` and everything else see them as if the test had run here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import guest_features
+import pytest
+from guest_machine import Guest, lacks_guest
+
+__all__ = ["lacks_kernel", "register", "runs_in_guest"]
+
+REPORTS_VARIABLE = "CSICORE_GUEST_REPORTS"
+ALWAYS_VARIABLE = "CSICORE_GUEST_ALWAYS"
+"""1: use a guest also where this machine's kernel would do."""
+
+SILENCE_VARIABLE = "CSICORE_GUEST_SILENCE_S"
+SILENCE_S = 420.0
+"""A guest that has not begun or ended a test for so long hangs."""
+
+POLL_S = 0.1
+
+
+def lacks_kernel(feature: str) -> str:
+    """A feature of the kernel, one of guest_features.PROBES; where it is missing, a guest has it."""
+    if guest_features.has(feature):
+        return ""
+    if guest_features.in_guest():
+        pytest.fail(f"the guest has no {feature}")
+    return f"needs a kernel with {feature}, or a guest: {lacks_guest()}"
+
+
+def runs_in_guest(item: pytest.Item) -> bool:
+    """Whether ``item`` is for a guest, and a guest can be had."""
+    features = [str(marker.args[0]) for marker in item.iter_markers("needs_kernel")]
+    if not features or guest_features.in_guest() or lacks_guest():
+        return False
+    return os.environ.get(ALWAYS_VARIABLE) == "1" or not all(map(guest_features.has, features))
+
+
+def register(
+    config: pytest.Config,
+    *,
+    group_of: Callable[[pytest.Item], str],
+    beside: bool,
+    before_boot: Callable[[Sequence[pytest.Item]], None] = lambda items: None,
+) -> None:
+    """Make this pytest use guests, or write its reports for the host where it runs in one.
+
+    Args:
+        group_of: the guest that an item runs in, by name.
+        beside: whether guests run while other tests do; if not, from the first item that needs one.
+        before_boot: builds what a guest's items need and cannot build in there; called in a thread.
+    """
+    if config.pluginmanager.has_plugin("guests"):
+        return
+    if guest_features.in_guest():
+        config.pluginmanager.register(Reporter(config, Path(os.environ[REPORTS_VARIABLE])), "guests")
+    else:
+        config.pluginmanager.register(Guests(config, group_of, beside, before_boot), "guests")
+
+
+class Reporter:
+    """In the guest: writes down what happens."""
+
+    def __init__(self, config: pytest.Config, path: Path) -> None:
+        self._config = config
+        self._path = path
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._write({"started": nodeid})
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._write({"report": self._config.hook.pytest_report_to_serializable(config=self._config, report=report)})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, default=str) + "\n")
+
+
+class Group:
+    """The items of one guest, and what it has said about them."""
+
+    def __init__(self, name: str, config: pytest.Config, items: list[pytest.Item]) -> None:
+        self.name = name
+        self.items = items
+        self._config = config
+        self._guest = Guest(name)
+        self._reports = self._guest.directory / "reports"
+        self._reports.touch()
+        self._read_bytes = 0
+        self._said: dict[str, list[pytest.TestReport]] = {}
+        self._heard_at = 0.0
+        self._running = ""
+        self._stopped = threading.Event()
+        self._ended = threading.Event()
+        self._why = "the guest has ended without running it"
+
+    # -- in a thread ---------------------------------------------------------------------------------
+
+    def run(self, slots: threading.Semaphore, before_boot: Callable[[Sequence[pytest.Item]], None]) -> None:
+        """Wait for a slot, boot, wait for the end or a hang."""
+        with slots:
+            try:
+                if not self._stopped.is_set():
+                    before_boot(self.items)
+                    self._boot()
+                    self._watch(float(os.environ.get(SILENCE_VARIABLE, SILENCE_S)))
+            except Exception as error:
+                self._why = f"the guest was not booted: {error!r}"
+            finally:
+                self._guest.kill()
+                self._ended.set()
+
+    def _boot(self) -> None:
+        ids = self._guest.directory / "items"
+        ids.write_text("".join(f"{item.nodeid}\n" for item in self.items), encoding="utf-8")
+        # -P: what is tested is the installed csi-core, as here.
+        argv = [*(sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-v")]
+        argv += [f"--tb={self._config.option.tbstyle}", f"@{ids}"]
+        environment = {
+            REPORTS_VARIABLE: str(self._reports),
+            "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",
+        }
+        self._guest.boot(argv, self._config.rootpath, environment)
+
+    def _watch(self, silence_s: float) -> None:
+        size_bytes, heard_at = 0, time.monotonic()
+        while self._guest.running and not self._stopped.wait(POLL_S):
+            if (now_bytes := self._reports.stat().st_size) != size_bytes:
+                size_bytes, heard_at = now_bytes, time.monotonic()
+            elif time.monotonic() - heard_at > silence_s:
+                self._why = f"the guest hangs: it has said nothing for {silence_s:.0f} s, and was killed"
+                return
+
+    # -- in pytest's own thread ----------------------------------------------------------------------
+
+    def reports_of(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+        """The reports of one item as they come; a failure where the guest ends before they do."""
+        given = 0
+        while True:
+            ended = self._ended.is_set()
+            self._read()
+            said = self._said.get(item.nodeid, [])
+            for report in said[given:]:
+                yield report
+                if report.when == "teardown":
+                    return
+            given = len(said)
+            if ended:
+                yield self._lost(item)
+                return
+            time.sleep(POLL_S)
+
+    def stop(self) -> None:
+        """End the guest and remove its files."""
+        self._stopped.set()
+        self._guest.kill()
+        self._ended.wait(timeout=10)
+        self._guest.remove()
+
+    def _read(self) -> None:
+        with self._reports.open("rb") as file:
+            file.seek(self._read_bytes)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # still being written
+                self._read_bytes += len(line)
+                self._take(json.loads(line))
+
+    def _take(self, line: dict[str, Any]) -> None:
+        if "started" in line:
+            self._running = line["started"]
+            return
+        report = self._config.hook.pytest_report_from_serializable(config=self._config, data=line["report"])
+        # JSON has made lists of tuples.
+        report.user_properties = [tuple(pair) for pair in report.user_properties]
+        if isinstance(report.longrepr, list):
+            report.longrepr = tuple(report.longrepr)
+        self._said.setdefault(report.nodeid, []).append(report)
+
+    def _lost(self, item: pytest.Item) -> pytest.TestReport:
+        last = f"\nThe last test it began: {self._running}" if self._running else ""
+        text = f"{self._why}{last}\nIts console:\n{self._guest.console_tail()}"
+        return pytest.TestReport(
+            nodeid=item.nodeid,
+            location=item.location,
+            keywords={},
+            outcome="failed",
+            longrepr=text,
+            when="call",
+        )
+
+
+class Guests:
+    """On the host: boots the guests and replays what they report."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        group_of: Callable[[pytest.Item], str],
+        beside: bool,
+        before_boot: Callable[[Sequence[pytest.Item]], None],
+    ) -> None:
+        self._config = config
+        self._group_of = group_of
+        self._before_boot = before_boot
+        self._groups: dict[str, Group] = {}
+        self._group_of_id: dict[str, Group] = {}
+        self._waiting = False
+        # One CPU is left to the tests that run here, until there is nothing to do here but wait for guests.
+        self._slots = threading.Semaphore(max(1, (os.cpu_count() or 1) - 1) if beside else 0)
+        self._more_slots = 1
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if session.config.option.collectonly:
+            return
+        items: dict[str, list[pytest.Item]] = {}
+        for item in filter(runs_in_guest, session.items):
+            items.setdefault(self._group_of(item), []).append(item)
+        for name, members in items.items():
+            group = self._groups[name] = Group(name, self._config, members)
+            self._group_of_id.update((item.nodeid, group) for item in members)
+            arguments = (self._slots, self._before_boot)
+            threading.Thread(target=group.run, args=arguments, name=f"guest-{name}", daemon=True).start()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        group = self._group_of_id.get(item.nodeid)
+        if group is None:
+            return None
+        if not self._waiting:
+            self._waiting = True
+            self._slots.release(self._more_slots)
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for report in group.reports_of(item):
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    def pytest_unconfigure(self) -> None:
+        for group in self._groups.values():
+            group.stop()
