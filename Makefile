@@ -42,7 +42,7 @@ wheel: $(STAMPS)/wheel ## build the wheel into dist/
 ##: check
 
 .PHONY: test
-test: install $(STAMPS)/dev ## every test tier against the installed wheel, one line a tier at the end
+test: system-for-tests install $(STAMPS)/dev ## every test tier against the installed wheel, one line a tier at the end
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: lint
@@ -80,11 +80,11 @@ format: $(STAMPS)/dev ## put Python and Rust sources into their one form
 	@$(BIN)/ruff check --fix-only . ; $(BIN)/ruff format .; $(CARGO) fmt --manifest-path $(RUST_WORKSPACE) --all
 
 .PHONY: bench
-bench: install $(STAMPS)/dev ## every benchmark in full; writes benches/results
+bench: system-for-tests install $(STAMPS)/dev ## every benchmark in full; writes benches/results
 	@$(BIN)/pytest benches $(ARGS)
 
 .PHONY: bench-short
-bench-short: install $(STAMPS)/dev ## the benchmarks in little, printed beside the committed results
+bench-short: system-for-tests install $(STAMPS)/dev ## the benchmarks in little, printed beside the committed results
 	@CSICORE_BENCH=short $(BIN)/pytest benches $(ARGS)
 
 ##: generate
@@ -126,6 +126,10 @@ $(STAMPS)/sources: FORCE
 system:
 	@[[ -n "$(PYTHON)" ]] || { echo "csi-core needs Python 3.11 or newer: apt-get install python3 python3-venv" >&2; exit 1; }
 	@.ci/system-packages $(PYTHON)
+
+.PHONY: system-for-tests
+system-for-tests:
+	@.ci/system-packages $(PYTHON) test
 
 $(BIN)/pip: | system
 	@echo "==> virtual environment $(VENV) with $(PYTHON)"

@@ -1,8 +1,8 @@
 """A guest: Linux as an ordinary program (User Mode Linux), on this machine's file tree, for one command.
 
-For tests that need what this machine's kernel lacks, or keeps from us. The guest sees the host's files where they are, and
-writes to a layer in memory; it has root, one CPU, a few blank disks, no network, and its own kernel with device-mapper,
-NFS and every filesystem.
+For tests that need what this machine's kernel lacks, or keeps from us. The guest sees the host's files where they
+are, and writes to a layer in memory; it has root, one CPU, a few blank disks, no network, and its own kernel with
+device-mapper, NFS and every filesystem.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class Guest:
             **environment,
         }
         assignments = [f"{name}={value}" for name, value in variables.items()]
-        script = f"#!/bin/bash\ncd {shlex.quote(str(working_directory))}\nexec {shlex.join(['env', '-i', *assignments, *argv])}\n"
-        self._write("run", script)
+        command = shlex.join(["env", "-i", "-C", str(working_directory), *assignments, *argv])
+        self._write("run", f"#!/bin/bash\nexec {command}\n")
         self._write("guest-init", (HERE / "guest-init").read_text(encoding="utf-8"))
         for number in range(len(SCRATCH_DISKS)):
             with (self.directory / f"disk-{number}").open("wb") as disk:

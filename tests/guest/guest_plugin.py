@@ -1,7 +1,7 @@
 """Tests marked ``needs_kernel(feature)`` run here where the kernel has the feature, else in a guest.
 
-One guest a group (a tier of the tests), booted in the background once the tests are collected. In it a second pytest runs
-the same node ids and writes each report as a line of JSON to a file; here the reports are replayed when it is the
+One guest a group (a tier of the tests), booted in the background once the tests are collected. In it a second pytest
+runs the same node ids and writes each report as a line of JSON to a file; here the reports are replayed when it is the
 item's turn, so that counts, durations, ``-x`` and everything else see them as if the test had run here.
 """
 
