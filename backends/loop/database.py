@@ -78,11 +78,14 @@ CREATE TABLE trash (                  -- images to free; charged until they are
 
 
 class _Operation(Generic[T]):
-    __slots__ = ("done", "error", "result", "work")
+    __slots__ = ("error", "leads", "result", "turn", "work")
 
     def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
         self.work = work
-        self.done = False
+        self.turn = threading.Lock()
+        """Held until the operation is committed, or ``leads``: is to commit what is queued."""
+        self.turn.acquire()
+        self.leads = False
         self.error: Exception | None = None
         self.result: T | None = None
 
@@ -90,9 +93,9 @@ class _Operation(Generic[T]):
 class PoolDatabase:
     """One pool's records. Safe to call from any thread.
 
-    Writers queue; whoever gets the commit lock first runs all that is queued in one transaction, each operation in a
-    savepoint of its own, and pays one fsync for all of them. Alone, a caller commits in its own thread at once.
-    Readers have connections of their own and never wait for a commit.
+    Writers queue; one of them leads: it runs all that is queued in one transaction, pays one fsync for all of them,
+    hands the lead to the first that has queued meanwhile, and wakes the others side by side. Alone, a caller commits in
+    its own thread at once. Readers have connections of their own and never wait for a commit.
     """
 
     def __init__(self, path: Path) -> None:
@@ -105,7 +108,8 @@ class PoolDatabase:
         """
         self._path = path
         self._queue: deque[_Operation[Any]] = deque()
-        self._commit_lock = threading.Lock()
+        self._queue_mutex = threading.Lock()
+        self._led = False
         self._readers: deque[sqlite3.Connection] = deque()
         if not path.exists():
             path.touch(mode=0o600)  # SQLite gives its log the mode of the database: names of claims are for root alone
@@ -122,18 +126,22 @@ class PoolDatabase:
         """Run ``work`` in a transaction; when this returns, what it did is durable.
 
         Args:
-            work: executes statements only: no begin, no commit, no other side effect, because it is undone when it
-                raises or when the commit fails. What it raises is raised here, and hurts no other caller.
+            work: executes statements only: no begin, no commit, no other side effect, because it is undone, and run
+                again, when it or a neighbour in the same transaction raises. What it raises is raised here, and hurts
+                no other caller.
 
         Raises:
             NoSpace: the filesystem is too full to record anything.
             Unavailable: the commit failed; whether it is durable is not known.
         """
         operation = _Operation(work)
-        self._queue.append(operation)
-        with self._commit_lock:
-            if not operation.done:
-                self._commit_queued()
+        with self._queue_mutex:
+            self._queue.append(operation)
+            operation.leads, self._led = not self._led, True
+        if not operation.leads:
+            operation.turn.acquire()
+        if operation.leads:
+            self._lead(operation)
         if operation.error:
             raise operation.error
         return cast(T, operation.result)
@@ -154,10 +162,9 @@ class PoolDatabase:
 
     def close(self) -> None:
         """Close every connection. No call may be running."""
-        with self._commit_lock:
-            while self._readers:
-                self._readers.pop().close()
-            self._writer.close()
+        while self._readers:
+            self._readers.pop().close()
+        self._writer.close()
 
     def _prepare(self) -> None:
         writer = self._writer
@@ -193,18 +200,28 @@ class PoolDatabase:
         if not enough:
             _log.warning("no space can be set aside for pool.db; deleting may fail when full", path=str(self._path))
 
-    def _commit_queued(self) -> None:
-        batch: list[_Operation[Any]] = []
-        with suppress(IndexError):
-            while True:
-                batch.append(self._queue.popleft())
+    def _lead(self, leader: _Operation[Any]) -> None:
+        with self._queue_mutex:
+            batch = list(self._queue)
+            self._queue.clear()
         try:
-            self._writer.execute("BEGIN IMMEDIATE")
+            self._commit(batch)
+        finally:
+            with self._queue_mutex:
+                successor = self._queue[0] if self._queue else None
+                self._led = successor is not None
+            # First, so that the next commit goes to the disk while these callers answer.
+            if successor:
+                successor.leads = True
+                successor.turn.release()
             for operation in batch:
-                self._run(operation)
-            fault("loop.database.before_commit")
-            self._writer.execute("COMMIT")
-            fault("loop.database.after_commit")
+                if operation is not leader:
+                    operation.turn.release()
+
+    def _commit(self, batch: Sequence[_Operation[Any]]) -> None:
+        try:
+            if not self._commit_together(batch):
+                self._commit_apart(batch)
         except BaseException as error:
             with suppress(sqlite3.Error):
                 self._writer.execute("ROLLBACK")
@@ -212,19 +229,38 @@ class PoolDatabase:
                 operation.error = operation.error or self._explain(error)
             if not isinstance(error, sqlite3.Error):
                 raise
-        finally:
-            for operation in batch:
-                operation.done = True
 
-    def _run(self, operation: _Operation[Any]) -> None:
-        self._writer.execute("SAVEPOINT operation")
+    def _commit_together(self, batch: Sequence[_Operation[Any]]) -> bool:
+        """The common case: no operation raises. Savepoints would let other threads in between, twice an operation."""
+        self._writer.execute("BEGIN IMMEDIATE")
         try:
-            operation.result = operation.work(self._writer)
-        except Exception as error:
-            operation.error = self._explain(error)
-            # Where SQLite has rolled back everything by itself this fails in turn, and so does the whole batch.
-            self._writer.execute("ROLLBACK TO operation")
-        self._writer.execute("RELEASE operation")
+            for operation in batch:
+                operation.result = operation.work(self._writer)
+        except Exception:
+            if self._writer.in_transaction:  # after some errors SQLite has undone everything by itself
+                self._writer.execute("ROLLBACK")
+            return False
+        self._end()
+        return True
+
+    def _commit_apart(self, batch: Sequence[_Operation[Any]]) -> None:
+        """One raises: each in a savepoint of its own, so that only its own work is undone."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        for operation in batch:
+            self._writer.execute("SAVEPOINT operation")
+            try:
+                operation.result = operation.work(self._writer)
+            except Exception as error:
+                operation.error = self._explain(error)
+                # Where SQLite has rolled back everything by itself this fails in turn, and so does the whole batch.
+                self._writer.execute("ROLLBACK TO operation")
+            self._writer.execute("RELEASE operation")
+        self._end()
+
+    def _end(self) -> None:
+        fault("loop.database.before_commit")
+        self._writer.execute("COMMIT")
+        fault("loop.database.after_commit")
 
     def _explain(self, error: BaseException) -> Exception:
         if isinstance(error, CallError):
