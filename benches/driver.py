@@ -26,7 +26,7 @@ class Driver:
         self.directory = directory
         self.pool = directory / "pool"
         self.pool.mkdir(parents=True)
-        self._names = (f"pvc-{directory.name}-{number}" for number in itertools.count())
+        self._numbers = itertools.count()
         pool = {"path": str(self.pool), "overcommit": 1000, "stopAt": 1.0, "warnAt": 1.0}
         config = {
             "driver": {"name": "loop.bench.csi-core.dev", "nodeId": "bench-node"},
@@ -54,7 +54,12 @@ class Driver:
         self._server.identity.Probe(pb.ProbeRequest())
 
     def create(self, size_bytes: int = MIB) -> pb.Volume:
-        request = create_request(next(self._names), size_bytes, capability=WRITER, parameters={"provisioning": "thin"})
+        request = create_request(
+            f"pvc-{self.directory.name}-{next(self._numbers)}",
+            size_bytes,
+            capability=WRITER,
+            parameters={"provisioning": "thin"},
+        )
         return self._server.controller.CreateVolume(request).volume
 
     def delete(self, volume: pb.Volume) -> None:
