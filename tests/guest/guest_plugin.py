@@ -39,7 +39,7 @@ def lacks_kernel(feature: str) -> str:
         return ""
     if guest_features.in_guest():
         pytest.fail(f"the guest has no {feature}")
-    return f"needs a kernel with {feature}, or a guest: {lacks_guest()}"
+    return f"needs a kernel with {feature}, or a guest: {lacks_guest() or 'none was booted for it'}"
 
 
 def runs_in_guest(item: pytest.Item) -> bool:
