@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import guest_features
+import guest_plugin
 import pytest
+from guest_scratch import scratch_disks  # noqa: F401 - a fixture
 
 from benches import results
 from benches.driver import Driver
 from benches.floors import CommitFloor
-from benches.ratios import Findings
+from benches.ratios import Finding, Findings
 from benches.scale import FULL, SCALE
 
 BENCHES = set(Path(__file__).parent.glob("test_*.py"))
+FINDING = "finding"
 _findings = pytest.StashKey[Findings]()
 _directory = pytest.StashKey[Path]()
 _committed = pytest.StashKey[results.Result]()
@@ -30,14 +35,53 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+class FromGuest:
+    """Takes what benches in a guest have found out of their reports."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self._findings.all += [Finding(**value) for name, value in report.user_properties if name == FINDING]
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"needs_kernel(feature): {guest_plugin.lacks_kernel.__doc__}")
     config.option.benchmark_columns = ["min", "median", "iqr", "rounds"]
     config.stash[_findings] = Findings()
     config.stash[_committed] = results.load()
     config.stash[_directory] = Path(config.getoption("--pool-dir"))
+    # Not beside others: they share the machine's CPUs with what is measured.
+    guest_plugin.register(config, group_of=lambda item: "benches", beside=False)
+    if not guest_features.in_guest():
+        config.pluginmanager.register(FromGuest(config.stash[_findings]))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs_kernel"):
+        if missing := guest_plugin.lacks_kernel(*marker.args):
+            pytest.skip(missing)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if guest_features.in_guest() and report.when == "call":
+        found = item.config.stash[_findings].all
+        report.user_properties += [(FINDING, asdict(replace(finding, note=_noted(finding.note)))) for finding in found]
+        found.clear()
+    return report
+
+
+def _noted(note: str) -> str:
+    return "; ".join(filter(None, [note, "measured in a User Mode Linux guest"]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=guest_plugin.runs_in_guest)
     for item in items:
         if os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="loop devices and mounts need root"))
