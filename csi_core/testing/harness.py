@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -58,6 +58,8 @@ class ServerProcess:
             socket is in a directory of its own, because its path may have 107 bytes at most.
         directory: for the configuration file and the log, which goes on through restarts.
         env: added to this process's environment, ``CSICORE_FAULT`` for instance.
+        run_on: a command line to begin with, such as ``nsenter ... --`` for a server in other namespaces. It must end
+            by becoming the server, whose signals it gets.
         wait: False answers at once, for servers that are meant to fail or to get ready late.
 
     Attributes:
@@ -75,13 +77,20 @@ class ServerProcess:
     metadata: rpc.SnapshotMetadataStub
 
     def __init__(
-        self, config: Mapping[str, object], directory: Path, env: Mapping[str, str] | None = None, *, wait: bool = True
+        self,
+        config: Mapping[str, object],
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+        *,
+        run_on: Sequence[str] = (),
+        wait: bool = True,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._socket_directory = Path(tempfile.mkdtemp(prefix="csi-"))
         self._log = directory / "server.log"
         self._config = directory / "config.yaml"
         self._env = dict(env or {})
+        self._run_on = tuple(run_on)
         self._process: subprocess.Popen[bytes] | None = None
         driver = config.get("driver")
         given = driver if isinstance(driver, Mapping) else {}
@@ -125,7 +134,7 @@ class ServerProcess:
             self._env = dict(env)
         self._config.write_text(yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
         # -P: what runs is the installed csi-core, also where the tests are started in a checkout.
-        argv = [sys.executable, "-P", "-m", "csi_core.cli.main", "serve", "--config", str(self._config)]
+        argv = [*self._run_on, sys.executable, "-P", "-m", "csi_core.cli.main", "serve", "--config", str(self._config)]
         with self._log.open("ab") as log:
             # A session of its own, so that Ctrl-C reaches the tests only.
             self._process = subprocess.Popen(

@@ -1,8 +1,8 @@
 """Several machines on one kernel: each has a network, a mount table and a host name of its own, on one bridge.
 
 The host name matters: a Linux NFSv4 client calls itself by it, and a server takes two clients of one name for one that
-was rebooted. The root matters too: an NFSv4 server shows all of its exports below ``/``, and not every filesystem that a
-test machine has there can be exported; so each host's root is a tmpfs on which the machine's directories are bound.
+was rebooted. The root matters too: an NFSv4 server shows all of its exports below ``/``, and not every filesystem that
+a test machine has there can be exported; so each host's root is a tmpfs on which the machine's directories are bound.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ root=$(mktemp -d)
 mount -t tmpfs -o mode=755 tmpfs "$root"
 for path in /*; do
     if [ -L "$path" ]; then cp -a "$path" "$root$path"
-    elif [ -d "$path" ]; then mkdir "$root$path"; case $path in /srv|/run) ;; *) mount --rbind "$path" "$root$path";; esac
+    elif [ -d "$path" ]; then
+        mkdir "$root$path"
+        case $path in /srv|/run) ;; *) mount --rbind "$path" "$root$path";; esac
     fi
 done
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
@@ -160,7 +162,8 @@ class NfsServer(Host):
 
     def mount_disk(self, device: Path, path: str, fs_type: str = "xfs", options: str = "prjquota") -> None:
         """Make a filesystem on a disk and mount it."""
-        self.run(f"mkfs.{fs_type}", "-f" if fs_type != "ext4" else "-F", "-q", str(device))
+        keep = {"ext4": ("-F", "-E", "nodiscard")}.get(fs_type, ("-f", "-K"))
+        self.run(f"mkfs.{fs_type}", "-q", *keep, str(device))
         self.run("mkdir", "-p", path)
         self.run("mount", "-t", fs_type, "-o", options, str(device), path)
 
