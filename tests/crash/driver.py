@@ -168,7 +168,7 @@ class Cluster:
         self.unstage(volume_id)
         self.pods.pop(volume_id, None)
 
-    def expand(self, volume_id: str, size_bytes: int) -> int:
+    def expand(self, volume_id: str, size_bytes: int, fs_type: str = "xfs") -> int:
         """NodeExpandVolume of a published volume, as kubelet does it for a node-local driver."""
         pod = self.pod(volume_id)
         request = pb.NodeExpandVolumeRequest(
@@ -176,6 +176,6 @@ class Cluster:
             volume_path=str(pod.target),
             staging_target_path=str(pod.staging),
             capacity_range=pb.CapacityRange(required_bytes=size_bytes),
-            volume_capability=mounted("xfs"),
+            volume_capability=mounted(fs_type),
         )
         return self.server.node.NodeExpandVolume(request, timeout=CALL_S).capacity_bytes
