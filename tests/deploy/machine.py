@@ -1,0 +1,227 @@
+"""A machine for pods: the host's paths, and containers with namespaces of their own, as a runtime makes them.
+
+A container gets exactly the mounts that its pod asks for, with their propagation, at exactly their paths. Only the
+host's side of a path is elsewhere, below the machine's directory, so that this machine's own /var/lib/kubelet is safe.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from image import Image
+
+from csi_core.testing.devices import unmount_below
+
+__all__ = ["Container", "Machine", "Mount", "machine"]
+
+REAL = ("/dev", "/sys", "/proc", "/run/udev", "/lib/modules")
+"""Host paths that are this machine's own: there is only one kernel."""
+
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 60.0
+# What a runtime puts into a container's own /dev where the pod does not mount the host's.
+DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One volumeMount: a path of this machine at a path of the container."""
+
+    source: Path
+    path: str
+    read_only: bool = False
+    propagation: str = "None"
+
+
+@dataclass
+class Machine:
+    """Where host paths lie; ``root`` is a mount whose mounts propagate, as a node's "/" is."""
+
+    root: Path
+    containers: list[Container] = field(default_factory=list)
+
+    def host_path(self, path: str) -> Path:
+        """What a pod's hostPath means here."""
+        real = any(Path(path).is_relative_to(kept) for kept in REAL)
+        return Path(path) if real else self.root / path.lstrip("/")
+
+    def start(
+        self, image: Image, argv: Sequence[str], env: Mapping[str, str], mounts: Sequence[Mount], *, read_only: bool
+    ) -> Container:
+        """Start a container; see :class:`Container`."""
+        scratch = self.root.with_name(f"{self.root.name}-container-{len(self.containers)}")
+        container = Container(image, argv, env, mounts, scratch, read_only=read_only)
+        self.containers.append(container)
+        container.start()
+        return container
+
+
+@contextmanager
+def machine() -> Iterator[Machine]:
+    """A machine with nothing on it; what is mounted and running on it ends with it."""
+    # The path is short: a socket's may have 107 bytes.
+    root = Path(tempfile.mkdtemp(prefix="csi-node-", dir="/tmp"))
+    made = Machine(root)
+    _command("mount", "--bind", root, root)
+    _command("mount", "--make-shared", root)
+    try:
+        yield made
+    finally:
+        for container in made.containers:
+            container.remove()
+        unmount_below(root)
+        shutil.rmtree(root)
+
+
+class Container:
+    """A process in mount, process and host name namespaces of its own, on a writable layer over an image.
+
+    Args:
+        image: its root filesystem and default environment.
+        argv: the command, looked up on the image's PATH.
+        env: on top of the image's.
+        mounts: besides /proc, /sys and a small /dev.
+        scratch: a directory to be made, for its layer and its log.
+        read_only: whether its root filesystem is.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        mounts: Sequence[Mount],
+        scratch: Path,
+        *,
+        read_only: bool,
+    ) -> None:
+        self._argv = argv
+        self._env = {**image.env, **env}
+        self._mounts = mounts
+        self._image = image
+        self._read_only = read_only
+        self._scratch = scratch
+        self._process: subprocess.Popen[bytes] | None = None
+        scratch.mkdir()
+        # Mounts below a private mount stay in the namespace in which they are made.
+        _command("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", scratch)
+        _command("mount", "--make-private", scratch)
+        self._log = scratch / "log"
+
+    def start(self) -> None:
+        """Start it (again), with an empty layer, as a restarted container has."""
+        for name in ("upper", "work", "root"):
+            shutil.rmtree(self._scratch / name, ignore_errors=True)
+            (self._scratch / name).mkdir()
+        namespaces = ["unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--propagation", "unchanged"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*namespaces, "sh", "-euc", "\n".join(self._entering())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _entering(self) -> Iterator[str]:
+        root = self._scratch / "root"
+        layers = f"lowerdir={self._image.rootfs},upperdir={self._scratch}/upper,workdir={self._scratch}/work"
+        yield shlex.join(["mount", "-t", "overlay", "-o", layers, "overlay", str(root)])
+        yield shlex.join(["mount", "-t", "proc", "proc", f"{root}/proc"])
+        yield from _bound(root, Mount(Path("/sys"), "/sys"))
+        if not any(mount.path == "/dev" for mount in self._mounts):
+            yield shlex.join(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", f"{root}/dev"])
+            for name, (major, minor) in DEVICES.items():
+                yield f"mknod -m 666 {root}/dev/{name} c {major} {minor}"
+        # A mount point may lie in another mount.
+        for mount in sorted(self._mounts, key=lambda mount: mount.path):
+            yield from _bound(root, mount)
+        if self._read_only:
+            yield shlex.join(["mount", "-o", "remount,bind,ro", str(root)])
+        # Leave the machine's own tree, without taking down what it shares with this namespace.
+        yield shlex.join(["cd", str(root)])
+        yield "pivot_root . mnt; mount --make-rslave /mnt; umount -l /mnt"
+        assignments = [f"{name}={value}" for name, value in self._env.items()]
+        yield shlex.join(["exec", "env", "--ignore-environment", "--chdir=/", *assignments, *self._argv])
+
+    @property
+    def pid(self) -> int:
+        """Its first process, by this machine's numbers; 0 when there is none."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return int((children.read_text(encoding="ascii").split() or ["0"])[0])
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> int:
+        """SIGTERM, as kubelet stops a container, and SIGKILL if that takes too long; answer its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> int:
+        """SIGKILL, as the kernel ends one that is out of memory."""
+        return self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        if self.running and (pid := self.pid):
+            os.kill(pid, number)
+        try:
+            return self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.kill(self.pid, signal.SIGKILL)
+            self._process.wait()
+            raise
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended by itself."""
+        assert self._process is not None
+        return self._process.wait(STOP_TIMEOUT_S)
+
+    def remove(self) -> None:
+        """Stop it, and remove its layer and its log."""
+        try:
+            self.stop()
+        finally:
+            unmount_below(self._scratch)
+            self._scratch.rmdir()
+
+    def log(self) -> str:
+        """What it has written to its standard output and error."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_for(self, path: Path) -> None:
+        """Wait until it has made a file, its socket for instance."""
+        ends_at = time.monotonic() + START_TIMEOUT_S
+        while not path.exists():
+            assert self.running, f"the container ended with {self._process.returncode}:\n{self.log()}"  # type: ignore[union-attr]
+            assert time.monotonic() < ends_at, f"it has not made {path} after {START_TIMEOUT_S} s:\n{self.log()}"
+            time.sleep(0.02)
+
+
+def _bound(root: Path, mount: Mount) -> Iterator[str]:
+    target = f"{root}{mount.path}"
+    yield shlex.join(["mkdir", "-p", target] if mount.source.is_dir() else ["touch", target])
+    yield shlex.join(["mount", "--rbind", str(mount.source), target])
+    if mount.propagation == "HostToContainer":
+        yield shlex.join(["mount", "--make-rslave", target])
+    elif mount.propagation == "None":
+        yield shlex.join(["mount", "--make-rprivate", target])
+    if mount.read_only:
+        yield shlex.join(["mount", "-o", "remount,bind,ro", target])
+
+
+def _command(*argv: str | Path) -> None:
+    subprocess.run(argv, check=True, capture_output=True, text=True)
