@@ -6,10 +6,9 @@ chart decides. Takes the dict of _names.tpl and part. */}}
 {{- $config = mergeOverwrite $config (deepCopy .driver.nodeConfig) -}}
 {{- end -}}
 {{- $_ := set $config.driver "endpoint" "unix:///csi/csi.sock" -}}
-{{- with .driver.metrics -}}
-{{- if .enabled -}}
-{{- $_ := set $config "metrics" (dict "listen" (printf "%s:%d" .address (int .port))) -}}
-{{- end -}}
+{{- if .driver.metrics.enabled -}}
+{{- $port := int (get .driver .part).ports.metrics -}}
+{{- $_ := set $config "metrics" (dict "listen" (printf "%s:%d" .driver.metrics.address $port)) -}}
 {{- end -}}
 {{- toYaml $config -}}
 {{- end -}}

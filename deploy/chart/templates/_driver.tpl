@@ -13,10 +13,10 @@
     {{- end }}
   ports:
     {{- if .driver.metrics.enabled }}
-    - {name: metrics, containerPort: {{ int .driver.metrics.port }}, protocol: TCP}
+    - {name: metrics, containerPort: {{ int $pod.ports.metrics }}, protocol: TCP}
     {{- end }}
     # Answered by the container liveness-probe.
-    - {name: healthz, containerPort: {{ int .driver.healthPort }}, protocol: TCP}
+    - {name: healthz, containerPort: {{ int $pod.ports.health }}, protocol: TCP}
   livenessProbe:
     httpGet: {path: /healthz, port: healthz}
     {{- toYaml $pod.livenessProbe | nindent 4 }}

@@ -86,7 +86,7 @@ API server: only those get the token), mounts and listens. It runs as root, whos
 {{- end -}}
 
 {{- define "csi-core.livenessProbe" -}}
-{{- $args := list "--csi-address=/csi/csi.sock" "--probe-timeout=3s" (printf "--http-endpoint=:%d" (int .driver.healthPort)) -}}
+{{- $args := list "--csi-address=/csi/csi.sock" "--probe-timeout=3s" (printf "--http-endpoint=:%d" (int (get .driver .part).ports.health)) -}}
 {{- include "csi-core.sidecar" (merge (dict "sidecar" "livenessProbe" "container" "liveness-probe" "args" $args) .) -}}
 {{- end -}}
 
