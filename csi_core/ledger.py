@@ -23,7 +23,6 @@ from csi_core.errors import ConfigError, NoSpace
 __all__ = ["Ledger", "LedgerState", "Reservation"]
 
 Level = Literal["ok", "warn", "stop"]
-_PHYSICAL_MAX_AGE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,8 @@ class Ledger:
         capacity_bytes: what may be promised in all.
         overcommit_ratio: bytes of thin volumes for each byte of the pool; 1 promises no more than there is.
         warn_at, stop_at: watermarks of the physical use, as shares of the physical total.
-        physical: answers (total, free) in bytes, from statvfs say; asked at most once a second.
+        physical: answers (total, free) in bytes, from statvfs say.
+        physical_max_age_s: how long such an answer is taken for the present state; 0 where asking costs nothing.
 
     Raises:
         ConfigError: the ratio or a watermark makes no sense.
@@ -93,6 +93,7 @@ class Ledger:
         warn_at: float = 0.85,
         stop_at: float = 0.95,
         physical: Callable[[], tuple[int, int]] | None = None,
+        physical_max_age_s: float = 1.0,
     ) -> None:
         if capacity_bytes < 0:
             raise ConfigError(f"a pool cannot have a capacity of {capacity_bytes} bytes")
@@ -106,6 +107,7 @@ class Ledger:
         self._warn_at = warn_at
         self._stop_at = stop_at
         self._physical = physical
+        self._physical_max_age_s = physical_max_age_s
         self._reading: tuple[float, tuple[int, int]] | None = None
         self._mutex = threading.Lock()
         self._promised = 0
@@ -126,6 +128,11 @@ class Ledger:
             raise ValueError(f"promised bytes cannot be negative: {promised_bytes}")
         with self._mutex:
             self._promised = promised_bytes
+
+    def resize(self, capacity_bytes: int) -> None:
+        """Take note that the pool has become larger."""
+        with self._mutex:
+            self._capacity = max(self._capacity, capacity_bytes)
 
     def reserve(self, charge_bytes: int) -> Reservation:
         """Hold space for a creation that begins now.
@@ -202,7 +209,7 @@ class Ledger:
         if self._physical is None:
             return None
         now = time.monotonic()
-        if self._reading is None or now - self._reading[0] > _PHYSICAL_MAX_AGE_S:
+        if self._reading is None or now - self._reading[0] > self._physical_max_age_s:
             self._reading = (now, self._physical())
         return self._reading[1]
 

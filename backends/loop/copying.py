@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 
-from backends.loop import images, loopdev
-from backends.loop.loopdev import LoopDevice
+from backends.loop import images
+from backends.loop.layout import Copy, CopyUnderWay, Device
 from backends.loop.pool import Pool
-from csi_core.errors import DataLoss, FailedPrecondition, TimedOut
+from csi_core.errors import FailedPrecondition, TimedOut
 from csi_core.faults import fault
 
 __all__ = ["Copy", "take"]
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """One image to copy.
-
-    Attributes:
-        source_key: what to copy, or "" for a volume that has no image yet: the copy is one hole.
-        target_key: the image to make.
-        size_bytes: how much of the source there is; what lies behind it is no part of the copy.
-    """
-
-    source_key: str
-    target_key: str
-    size_bytes: int
 
 
 def take(pool: Pool, copies: Sequence[Copy]) -> None:
@@ -47,37 +30,18 @@ def take(pool: Pool, copies: Sequence[Copy]) -> None:
         TimedOut: freezing took too long.
     """
     with images.storage_errors("copy of an image"), ExitStack() as stack:
-        opened: list[tuple[int | None, int, Copy]] = []
-        devices: list[LoopDevice] = []
-        for copy in copies:
-            source = _opened_source(pool, copy, stack)
-            device = loopdev.find(os.fstat(source)) if source is not None else None
-            if device and not device.read_only:
-                devices.append(device)
-            opened.append((source, stack.enter_context(pool.layout.opened(copy.target_key, create=True)), copy))
+        under_way = [stack.enter_context(pool.layout.copying(copy)) for copy in copies]
+        found = (pool.layout.device(copy.source_key) for copy in copies if copy.source_key)
+        devices = [device for device in found if device and not device.read_only]
         fault("loop.copy.before_freeze")
-        _copy_frozen(pool, opened, devices)
+        _copy_frozen(pool, under_way, devices)
         fault("loop.copy.after_thaw")
-        for _, target, copy in opened:
-            if os.fstat(target).st_size != copy.size_bytes:
-                os.ftruncate(target, copy.size_bytes)
-            os.fsync(target)
-            fault("loop.copy.after_sync")
+        for copy in under_way:
+            copy.finish()
         pool.layout.sync()
 
 
-def _opened_source(pool: Pool, copy: Copy, stack: ExitStack) -> int | None:
-    if not copy.source_key:
-        return None
-    source = stack.enter_context(pool.layout.opened(copy.source_key, write=False))
-    if os.fstat(source).st_size < copy.size_bytes:
-        raise DataLoss(
-            f"image {pool.layout.path(copy.source_key)} is shorter than the {copy.size_bytes} bytes recorded"
-        )
-    return source
-
-
-def _copy_frozen(pool: Pool, opened: Sequence[tuple[int | None, int, Copy]], devices: Sequence[LoopDevice]) -> None:
+def _copy_frozen(pool: Pool, copies: Sequence[CopyUnderWay], devices: Sequence[Device]) -> None:
     limit_s = pool.options.freeze_limit_seconds
     nodes = tuple(sorted(device.node for device in devices))
     try:
@@ -85,15 +49,13 @@ def _copy_frozen(pool: Pool, opened: Sequence[tuple[int | None, int, Copy]], dev
             fault("loop.copy.while_frozen")
             give_up_at = time.monotonic() + limit_s if devices else None
             before = [device.writes for device in devices]
-            one_moment = len(opened) == 1
-            for source, target, _ in opened:
-                if source is not None and not images.clone(source, target):
-                    images.copy_data(source, target, give_up_at=give_up_at)
-                    one_moment = False
+            one_moment = len(copies) == 1
+            for copy in copies:
+                one_moment &= copy.run(give_up_at)
             if not one_moment:
                 _refuse_written(devices, before)
     except TimedOut as error:
-        if pool.filesystem.reflink:
+        if pool.layout.copies_at_once:
             raise
         raise FailedPrecondition(
             f"the volume is in use and cannot be copied within the {limit_s:g} s that its writers may be held; "
@@ -101,7 +63,7 @@ def _copy_frozen(pool: Pool, opened: Sequence[tuple[int | None, int, Copy]], dev
         ) from error
 
 
-def _refuse_written(devices: Sequence[LoopDevice], before: Sequence[tuple[int, int, int]]) -> None:
+def _refuse_written(devices: Sequence[Device], before: Sequence[tuple[int, int, int]]) -> None:
     for device, writes in zip(devices, before, strict=True):
         *_, under_way = now = device.writes
         if now != writes or under_way:

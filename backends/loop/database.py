@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import structlog
 
 from backends.loop import images
+from backends.loop.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from csi_core.errors import Busy, CallError, ConfigError, DataLoss, NoSpace, Unavailable
 from csi_core.faults import fault
 
@@ -23,8 +24,6 @@ __all__ = ["PoolDatabase"]
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
-SCHEMA_VERSION: Final = 1
-_APPLICATION_ID: Final = 0x63734C31
 _LOCK_WAIT_S: Final = 30.0
 """For an administrator with sqlite3 in the middle of a transaction."""
 _WRITER_CACHE_KIB: Final = 4096
@@ -34,47 +33,6 @@ _CHECKPOINT_PAGES: Final = 2000
 _LOG_BYTES: Final = (_CHECKPOINT_PAGES + 500) * 4120
 """What the log needs until it is moved to the file and begun anew, with room for large last commits."""
 _GROWTH_BYTES: Final = 4 << 20
-
-_SCHEMA: Final = """
-CREATE TABLE volume (
-    key TEXT PRIMARY KEY,             -- the handle without its pool
-    name TEXT NOT NULL UNIQUE,
-    state TEXT NOT NULL,              -- creating: not answered yet; promised: no image so far; ready: image must exist
-    size_bytes INTEGER NOT NULL,
-    thick INTEGER NOT NULL,
-    charge_bytes INTEGER NOT NULL,    -- what it takes from the pool's capacity
-    formatted TEXT NOT NULL,          -- filesystem made on it, '' before; once set it is never formatted again
-    mkfs_options TEXT NOT NULL,
-    source TEXT NOT NULL,             -- handle of the snapshot or volume it was copied from, or ''
-    recorded TEXT NOT NULL,           -- parameters as JSON
-    created_us INTEGER NOT NULL       -- microseconds since 1970, UTC
-) WITHOUT ROWID;
-CREATE TABLE snapshot (
-    key TEXT PRIMARY KEY,
-    name TEXT UNIQUE,                 -- NULL for members of a group
-    state TEXT NOT NULL,              -- creating, ready
-    volume_key TEXT NOT NULL,         -- may be gone: snapshots outlive their volume
-    group_key TEXT NOT NULL,
-    size_bytes INTEGER NOT NULL,
-    charge_bytes INTEGER NOT NULL,
-    formatted TEXT NOT NULL,
-    recorded TEXT NOT NULL,
-    created_us INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX snapshot_of_volume ON snapshot (volume_key, key);
-CREATE INDEX snapshot_of_group ON snapshot (group_key, key) WHERE group_key <> '';
-CREATE TABLE snapshot_group (
-    key TEXT PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    state TEXT NOT NULL,              -- creating, ready
-    recorded TEXT NOT NULL,
-    created_us INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE trash (                  -- images to free; charged until they are
-    key TEXT PRIMARY KEY,
-    charge_bytes INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
 
 
 class _Operation(Generic[T]):
@@ -171,7 +129,7 @@ class PoolDatabase:
         (application,) = writer.execute("PRAGMA application_id").fetchone()
         (version,) = writer.execute("PRAGMA user_version").fetchone()
         (tables,) = writer.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and application != _APPLICATION_ID:
+        if tables and application != APPLICATION_ID:
             raise ConfigError(
                 f"{self._path} is not a pool database of csi-core; choose another directory for this pool"
             )
@@ -186,10 +144,16 @@ class PoolDatabase:
         if not tables:
             fault("loop.pool.before_schema")
             writer.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID};"
+                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
                 f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )
             fault("loop.pool.after_schema")
+        elif version < SCHEMA_VERSION:
+            fault("loop.pool.before_migration")
+            steps = " ".join(MIGRATIONS[older] for older in range(version, SCHEMA_VERSION))
+            writer.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            fault("loop.pool.after_migration")
+            _log.info("pool.db migrated", path=str(self._path), schema=SCHEMA_VERSION)
         self._set_space_aside()
 
     def _set_space_aside(self) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
-from backends.loop import handles, images, loopdev
+from backends.loop import handles
 from backends.loop.loopdev import LoopDevice
 from backends.loop.pool import Pool
 from backends.loop.records import VolumeRecord
@@ -16,8 +15,6 @@ from csi_core.health import Finding, HealthKind, HealthProblem
 __all__ = ["findings", "pool_health", "repair", "volume_health"]
 
 _PAGE: Final = 1000
-_ORPHAN: Final = "unknown file among the images"
-_LEAKED: Final = "loop device of a deleted volume"
 _UNFINISHED: Final = "half-made by a call that failed"
 _HOLES: Final = "thick volume with holes"
 
@@ -46,10 +43,10 @@ def pool_health(pool: Pool) -> Iterator[HealthProblem]:
 
 def volume_health(pool: Pool, record: VolumeRecord) -> Iterator[HealthProblem]:
     """What is wrong with one volume."""
-    yield from _image_problems(pool, record)
-    found = pool.layout.found(record.key)
-    device = loopdev.find(found) if found else None
-    if device and pool.options.direct_io and pool.filesystem.direct_io and not device.direct_io:
+    yield from pool.layout.volume_problems(record)
+    device = pool.layout.device(record.key)
+    granted = not isinstance(device, LoopDevice) or device.direct_io
+    if device and pool.options.direct_io and pool.filesystem.direct_io and not granted:
         message = f"{device.node} goes through the host's page cache: the kernel has refused direct I/O"
         yield HealthProblem(HealthKind.DEGRADED, "DirectIoRefused", message)
 
@@ -57,34 +54,16 @@ def volume_health(pool: Pool, record: VolumeRecord) -> Iterator[HealthProblem]:
 def findings(pool: Pool) -> Iterator[Finding]:
     """Compare records, files and loop devices. Reads only; what a running call holds is left out."""
     yield from _record_findings(pool)
-    for stranger in pool.layout.strangers(pool.records.images_known):
-        yield Finding(str(stranger), _ORPHAN, f"it can be moved to {pool.layout.quarantine}", repairable=True)
-    for stranger in sorted(pool.layout.quarantine.iterdir()):
-        yield Finding(str(stranger), "quarantined file", "look what it is, then move it away or delete it")
-    for device in loopdev.attached():
-        if _leaked(pool, device):
-            yield Finding(
-                str(device.node), _LEAKED, f"it holds {device.backing_path}; it can be detached", repairable=True
-            )
+    yield from pool.layout.findings()
 
 
 def repair(pool: Pool, finding: Finding) -> bool:
     """Repair one of :func:`findings` if it still holds and nothing can be lost by it."""
-    if finding.problem == _ORPHAN:
-        for stranger in pool.layout.strangers(pool.records.images_known):
-            if str(stranger) == finding.subject:
-                pool.layout.isolate(stranger)
-                return True
-    elif finding.problem == _LEAKED:
-        for device in loopdev.attached():
-            if str(device.node) == finding.subject and _leaked(pool, device):
-                loopdev.detach(device)
-                return True
-    elif finding.problem == _UNFINISHED:
+    if finding.problem == _UNFINISHED:
         return _discard_unfinished(pool, finding.subject)
-    elif finding.problem == _HOLES:
+    if finding.problem == _HOLES:
         return _fill_holes(pool, finding.subject)
-    return False
+    return pool.layout.repair(finding)
 
 
 def _record_findings(pool: Pool) -> Iterator[Finding]:
@@ -95,7 +74,7 @@ def _record_findings(pool: Pool) -> Iterator[Finding]:
     cursor = ""
     while page := pool.records.volumes_after(cursor, _PAGE):
         for record in page:
-            for problem in _image_problems(pool, record):
+            for problem in pool.layout.volume_problems(record):
                 handle = handles.join(pool.name, record.key)
                 if problem.reason == "NotThick":
                     yield Finding(handle, _HOLES, problem.message, repairable=True)
@@ -105,37 +84,9 @@ def _record_findings(pool: Pool) -> Iterator[Finding]:
     cursor = ""
     while snapshots := pool.records.snapshots_after(cursor, _PAGE):
         for snapshot in snapshots:
-            found = pool.layout.found(snapshot.key)
-            if found is None or found.st_size < snapshot.size_bytes:
-                advice = f"{pool.layout.path(snapshot.key)} is missing or cut off; restore it, or delete the snapshot"
+            if advice := pool.layout.snapshot_problem(snapshot.key, snapshot.size_bytes):
                 yield Finding(handles.join(pool.name, snapshot.key), "lost data", advice)
         cursor = snapshots[-1].key
-
-
-def _image_problems(pool: Pool, record: VolumeRecord) -> Iterator[HealthProblem]:
-    if record.state == "promised":  # no image was ever made
-        return
-    path, found = pool.layout.path(record.key), pool.layout.found(record.key)
-    if found is None:
-        yield HealthProblem(HealthKind.DATA_LOSS, "ImageMissing", f"{path} is missing; restore it from a backup")
-        return
-    if found.st_size < record.size_bytes:
-        message = f"{path} has {found.st_size} of {record.size_bytes} bytes; restore it from a backup"
-        yield HealthProblem(HealthKind.DATA_LOSS, "ImageCutOff", message)
-    if record.thick and (holes := images.holes_bytes(found)):
-        message = (
-            f"{holes} bytes of this thick volume have no blocks; they are allocated again when it is next attached"
-        )
-        yield HealthProblem(HealthKind.DEGRADED, "NotThick", message)
-
-
-def _leaked(pool: Pool, device: LoopDevice) -> bool:
-    """Whether ``device`` shows an image of this pool that no record has any more, and nobody uses it."""
-    path = Path(device.backing_path.removesuffix(" (deleted)"))
-    key = path.stem
-    if path.parent != pool.layout.directory or not handles.KEY.fullmatch(key):
-        return False
-    return not (pool.records.volume(key) or pool.records.snapshot(key) or device.held)
 
 
 def _discard_unfinished(pool: Pool, handle: str) -> bool:
@@ -151,7 +102,4 @@ def _fill_holes(pool: Pool, handle: str) -> bool:
     key = handle.removeprefix(f"{pool.name}:")
     with pool.claims.exclusive(key):
         record = pool.records.volume(key)
-        if record is None or not record.thick or pool.layout.found(key) is None:
-            return False
-        pool.layout.ensure(key, record.size_bytes, thick=True)
-        return True
+        return record is not None and pool.layout.fill_holes(record)

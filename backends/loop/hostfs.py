@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from backends.loop import images, loopdev
+from backends.loop.loopdev import Backing
 from csi_core.errors import ConfigError
 from csi_core.faults import fault
 
@@ -47,7 +48,7 @@ def probe(directory: Path, *, direct_io: bool) -> HostFilesystem:
     first, second = directory / "probe-1", directory / "probe-2"
     try:
         with images.opened(first, create=True) as image, images.opened(second, create=True) as copy:
-            left_behind = loopdev.find(os.fstat(image))
+            left_behind = loopdev.find(Backing.of(os.fstat(image)))
             if left_behind:  # by a process that was killed here; the pool's lock says that it is gone
                 loopdev.detach(left_behind)
             largest = _largest_file_bytes(image)

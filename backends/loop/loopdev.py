@@ -1,7 +1,8 @@
 """Loop devices, driven by ioctl: no process is spawned.
 
 An attachment is known by its backing file's device and inode number, never by its path: paths can be
-renamed, are cut off at 64 bytes, and look different in a container.
+renamed, are cut off at 64 bytes, and look different in a container. Where many volumes share a backing file, the
+offset of each tells them apart; a block device is known by its own number, whatever node it was opened by.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from csi_core.errors import Busy, StorageFailure, Unavailable
 
 __all__ = [
     "BLOCK_SIZE_BYTES",
+    "Backing",
     "LoopDevice",
     "attach",
     "attached",
@@ -59,13 +61,36 @@ _CONFIG_TAIL: Final = bytes(64)
 _GOING: Final = (errno.ENOENT, errno.ENXIO, errno.ENODEV)
 """Opening a device that is being removed or, before Linux 6.11, unbound at this moment."""
 
-_last_found: Final[dict[tuple[int, int], int]] = {}
-"""Where an image was bound when it was last looked for: looked at first, before every other device."""
-
 _FREE_ATTEMPTS: Final = 200
 _NODE_WAIT_S: Final = 2.0
 _DETACH_WAIT_S: Final = 5.0
 _POLL_S: Final = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """What a loop device shows: a file from an offset on.
+
+    Attributes:
+        device, inode: ``st_dev`` and ``st_ino`` of a file; number of a block device, and 0.
+        offset_bytes: where in it the device begins; None, where one is looked for, for anywhere.
+    """
+
+    device: int
+    inode: int
+    offset_bytes: int | None = None
+
+    @classmethod
+    def of(cls, found: os.stat_result, offset_bytes: int | None = None) -> Backing:
+        """A file or block device that was looked at."""
+        if stat.S_ISBLK(found.st_mode):
+            return cls(found.st_rdev, 0, offset_bytes)
+        return cls(found.st_dev, found.st_ino, offset_bytes)
+
+    @property
+    def anywhere(self) -> Backing:
+        """The same file, whatever the offset."""
+        return Backing(self.device, self.inode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +99,13 @@ class LoopDevice:
 
     Attributes:
         number: the N of ``/dev/loopN``.
-        backing_device, backing_inode: ``st_dev`` and ``st_ino`` of the backing file.
+        backing: what it shows.
         size_limit_bytes: bytes of the file that the device shows, 0 for all of it.
         flags: ``LO_FLAGS_*``.
     """
 
     number: int
-    backing_device: int
-    backing_inode: int
+    backing: Backing
     size_limit_bytes: int
     flags: int
 
@@ -124,13 +148,20 @@ class LoopDevice:
         return False
 
 
-def attach(image: int, *, read_only: bool, direct_io: bool) -> LoopDevice:
+_last_found: Final[dict[Backing, int]] = {}
+"""Where an image was bound when it was last looked for: looked at first, before every other device."""
+
+
+def attach(
+    image: int, *, read_only: bool, direct_io: bool, offset_bytes: int = 0, size_limit_bytes: int = 0
+) -> LoopDevice:
     """Attach the open file ``image`` to a free loop device, with blocks of 4096 bytes.
 
     Args:
         image: a descriptor, open for writing unless ``read_only``; it can be closed afterwards.
         read_only: the device refuses writes.
         direct_io: ask for direct I/O. Whether it was granted: :attr:`LoopDevice.direct_io`.
+        offset_bytes, size_limit_bytes: show this much of the file from there on; 0 for all that follows.
 
     Raises:
         Unavailable: no loop device came free.
@@ -139,7 +170,7 @@ def attach(image: int, *, read_only: bool, direct_io: bool) -> LoopDevice:
     flags = (_READ_ONLY if read_only else 0) | (_DIRECT_IO if direct_io else 0)
     config = (
         _CONFIG_HEAD.pack(image, BLOCK_SIZE_BYTES)
-        + _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, b"", b"", b"", 0, 0)
+        + _INFO.pack(0, 0, 0, offset_bytes, size_limit_bytes, 0, 0, 0, flags, b"", b"", b"", 0, 0)
         + _CONFIG_TAIL
     )
     for _ in range(_FREE_ATTEMPTS):
@@ -164,16 +195,15 @@ def attach(image: int, *, read_only: bool, direct_io: bool) -> LoopDevice:
     raise Unavailable("no free loop device could be claimed; look at losetup -l and at /dev/loop-control")
 
 
-def find(image: os.stat_result) -> LoopDevice | None:
-    """The loop device whose backing file is ``image``, or None."""
-    identity = image.st_dev, image.st_ino
-    number = _last_found.get(identity)
+def find(backing: Backing) -> LoopDevice | None:
+    """The loop device that shows ``backing``, or None."""
+    number = _last_found.get(backing)
     seen = [device] if number is not None and (device := _shown(number)) else []
     for device in chain(seen, attached()):
-        if (device.backing_device, device.backing_inode) == identity:
-            _last_found[identity] = device.number
+        if backing in (device.backing, device.backing.anywhere):
+            _last_found[backing] = device.number
             return device
-    _last_found.pop(identity, None)
+    _last_found.pop(backing, None)
     return None
 
 
@@ -256,16 +286,14 @@ def detach(device: LoopDevice) -> None:
         if time.monotonic() >= give_up:
             raise Busy(f"{device.node} is still held open by a process or a mount; it detaches when that ends")
         time.sleep(_POLL_S)
-    _last_found.pop((device.backing_device, device.backing_inode), None)
+    for backing in (device.backing, device.backing.anywhere):
+        _last_found.pop(backing, None)
     _renew(device.number)
 
 
 def _same(device: LoopDevice, found: LoopDevice | None) -> bool:
     """Whether ``found``, read just now, still shows the file that ``device`` was seen to show."""
-    return found is not None and (found.backing_device, found.backing_inode) == (
-        device.backing_device,
-        device.backing_inode,
-    )
+    return found is not None and found.backing == device.backing
 
 
 def _control(request: int, number: int = 0) -> int:
@@ -340,7 +368,13 @@ def _status(number: int, device: int) -> LoopDevice | None:
             return None
         raise
     fields = _INFO.unpack(info)
-    return LoopDevice(number, fields[0], fields[1], fields[4], fields[8])
+    device, inode, block_device, offset_bytes, size_limit_bytes, *_ = fields
+    # A block device is told by its own number: its inode belongs to the /dev that it was opened through. (Old kernels
+    # repeat a file's device there.)
+    if block_device not in (0, device):
+        device, inode = block_device, 0
+    backing = Backing(device, inode, offset_bytes)
+    return LoopDevice(number, backing, size_limit_bytes, fields[8])
 
 
 def _set_status(opened: int, device: LoopDevice, *, size_limit_bytes: int, flags: int) -> None:

@@ -8,14 +8,39 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from backends.loop.handles import POOL_NAME
+from csi_core._allocator import MAX_EXTENT_BYTES, MIN_EXTENT_BYTES
 from csi_core.parameters import FilesystemParameters, Parameters, SizeBytes
 
 __all__ = ["LoopOptions", "LoopParameters", "PoolOptions"]
 
 
-class PoolOptions(Parameters):
-    """One pool: a directory on ext4, XFS or btrfs that holds one image file per volume."""
+class SegmentOptions(Parameters):
+    """A block device or file that the volumes of a pool are packed into."""
 
+    path: Path = Field(description="A block device, or a file that csi-core pool create makes. Absolute.")
+    size: SizeBytes = Field(default=0, description="Size of the file; a block device is taken whole.")
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        if not path.is_absolute():
+            raise ValueError("must be an absolute path")
+        return path
+
+
+class PoolOptions(Parameters):
+    """One pool: a directory on ext4, XFS or btrfs with pool.db and, in the layout images, one file per volume."""
+
+    layout: Literal["images", "extents"] = Field(
+        default="images",
+        description="images: one file per volume. extents: volumes are packed into the segments, see below.",
+    )
+    segments: tuple[SegmentOptions, ...] = Field(
+        default=(), description="What a pool of the layout extents consists of, for csi-core pool create and grow."
+    )
+    extent_size: SizeBytes = Field(
+        default=1 << 20, description="Unit in which extents are given out, a power of two; fixed at pool create."
+    )
     path: Path = Field(description="The pool's directory. It must exist: a missing mount is never made up for.")
     require_mount: bool = Field(
         default=False,
@@ -44,6 +69,19 @@ class PoolOptions(Parameters):
         if not path.is_absolute():
             raise ValueError("must be an absolute path")
         return path
+
+    @field_validator("extent_size")
+    @classmethod
+    def _power_of_two(cls, size: int) -> int:
+        if not MIN_EXTENT_BYTES <= size <= MAX_EXTENT_BYTES or size & (size - 1):
+            raise ValueError("must be a power of two from 64Ki to 64Mi")
+        return size
+
+    @model_validator(mode="after")
+    def _segments_fit_layout(self) -> PoolOptions:
+        if self.segments and self.layout != "extents":
+            raise ValueError("segments are for layout: extents")
+        return self
 
     @model_validator(mode="after")
     def _watermarks_ordered(self) -> PoolOptions:
@@ -81,5 +119,11 @@ class LoopParameters(FilesystemParameters):
     pool: str = Field(default="", description="Pool to take the volume from; the backend's defaultPool unless given.")
     provisioning: Literal["thin", "thick"] = Field(
         default="thin",
-        description="thin: a sparse image, space is taken as it is written. thick: all space is allocated beforehand.",
+        description="thin: space is taken as it is written (a sparse image, or an elastic volume that grows). "
+        "thick: all space is allocated beforehand.",
+    )
+    initial_size: SizeBytes = Field(
+        default=0,
+        description="What an elastic volume (thin, layout extents) begins with; 256Mi or a hundredth of its size, "
+        "whichever is more, unless given.",
     )

@@ -159,7 +159,7 @@ class LoopBackend:
         available = pool.ledger.available_bytes(thin=parameters.provisioning == "thin")
         return Capacity(
             available_bytes=available,
-            maximum_volume_bytes=min(available, pool.filesystem.largest_image_bytes) // 4096 * 4096,
+            maximum_volume_bytes=min(available, pool.layout.largest_volume_bytes) // 4096 * 4096,
             minimum_volume_bytes=volumes.MINIMUM_BYTES,
         )
 
@@ -304,15 +304,4 @@ def _parameters(parameters: Parameters) -> LoopParameters:
 
 
 def _facts(pool: Pool) -> str:
-    filesystem = pool.filesystem
-    return ", ".join(
-        (
-            f"{pool.options.path} on {filesystem.fs_type}",
-            "snapshots by reflink" if filesystem.reflink else "snapshots by sparse copy",
-            "direct I/O"
-            if filesystem.direct_io
-            else "direct I/O off"
-            if not pool.options.direct_io
-            else "direct I/O refused",
-        )
-    )
+    return ", ".join(pool.layout.facts)

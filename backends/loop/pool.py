@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +15,11 @@ import structlog
 from backends.loop import hostfs, images
 from backends.loop.claims import Claims
 from backends.loop.database import PoolDatabase
-from backends.loop.layout import ImagesLayout
+from backends.loop.extents.layout import ExtentsLayout
+from backends.loop.image_layout import ImagesLayout
+from backends.loop.layout import Layout, Placement
 from backends.loop.options import PoolOptions
-from backends.loop.records import Records
+from backends.loop.records import Records, VolumeRecord
 from backends.loop.trash import Trash
 from csi_core.errors import CallError, ConfigError, NoSpace, Unavailable
 from csi_core.faults import fault
@@ -41,7 +43,7 @@ class Pool:
         host: what the core offers.
         filesystem: what the filesystem under it can do.
         records, database: what is recorded.
-        layout: where the images are.
+        layout: where volumes and snapshots are.
         ledger: capacity, promised and used bytes.
         claims: who copies or changes what just now.
         trash: what waits to be freed.
@@ -64,20 +66,21 @@ class Pool:
         with ExitStack() as undo:
             self._lock = _locked(name, options.path)
             undo.callback(os.close, self._lock)
-            self.layout = ImagesLayout(options.path)
             self._refuse_unsafe()
-            self.layout.prepare()
             self.filesystem = hostfs.probe(options.path, direct_io=options.direct_io)
             self.database = PoolDatabase(options.path / "pool.db")
             undo.callback(self.database.close)
             images.sync_directory(options.path)
             self.records = Records(self.database)
+            self.layout = self._opened_layout()
+            undo.callback(self.layout.close)
             self.ledger = Ledger(
-                capacity_bytes=options.capacity or self._statvfs()[0],
+                capacity_bytes=options.capacity or self.layout.space()[0],
                 overcommit_ratio=options.overcommit,
                 warn_at=options.warn_at,
                 stop_at=options.stop_at,
-                physical=self._statvfs,
+                physical=self.layout.space,
+                physical_max_age_s=0 if options.layout == "extents" else 1,
             )
             self.trash = Trash(self.records, self.layout, self.ledger)
             with images.storage_errors(f"pool {name}"):
@@ -86,8 +89,9 @@ class Pool:
         self.trash.start()
 
     def close(self) -> None:
-        """Stop the trash, close the database, release the lock."""
+        """Stop the trash, close the segments and the database, release the lock."""
         self.trash.stop()
+        self.layout.close()
         self.database.close()
         os.close(self._lock)
 
@@ -105,9 +109,26 @@ class Pool:
             self.trash.emptied(_TRASH_WAIT_S)
             return self.ledger.reserve(charge_bytes)
 
+    def charge(self, *, thick: bool, size_bytes: int) -> int:
+        """What a volume of this size takes from the capacity, in bytes."""
+        return self.ledger.charge(thin=not thick, size_bytes=self.layout.rounded(size_bytes))
+
+    @contextmanager
+    def placed(self, key: str, size_bytes: int, present_bytes: int) -> Iterator[Placement]:
+        """Take room for something new; see :meth:`backends.loop.layout.Layout.placed`."""
+        with self._room(lambda: self.layout.placed(key, size_bytes, present_bytes)) as placement:
+            yield placement
+
+    @contextmanager
+    def extended(self, record: VolumeRecord, size_bytes: int) -> Iterator[Placement]:
+        """Take the room that a volume needs to grow; see :meth:`backends.loop.layout.Layout.extended`."""
+        with self._room(lambda: self.layout.extended(record, size_bytes)) as placement:
+            yield placement
+
     def discard(self, *keys: str) -> None:
         """Forget volumes, snapshots and groups, durably; their images are freed, and their charge with them, soon."""
         self.records.discard(*keys)
+        self.layout.retire(keys)
         self.trash.more()
 
     @contextmanager
@@ -120,17 +141,37 @@ class Pool:
                 try:
                     # First: a filesystem that it has filled has no room for a commit either.
                     for key in keys:
-                        self.layout.free(key)
+                        self.layout.abandon(key)
                     self.discard(*keys)
                 except (CallError, OSError) as error:
                     # The rows stay in state "creating": the next call of that name, or the next start, discards them.
                     _log.warning("half-made copy is discarded later", pool=self.name, keys=keys, error=str(error))
                 raise
 
-    def _statvfs(self) -> tuple[int, int]:
-        """Total and free bytes of the filesystem under the pool."""
-        found = os.statvfs(self.options.path)
-        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+    @contextmanager
+    def _room(self, take: Callable[[], AbstractContextManager[Placement]]) -> Iterator[Placement]:
+        """As :meth:`reserve`, for the place itself: what was deleted just now may still hold it."""
+        with ExitStack() as stack:
+            try:
+                placement = stack.enter_context(take())
+            except NoSpace:
+                if self.trash.emptied(timeout_s=0):
+                    raise
+                self.trash.emptied(_TRASH_WAIT_S)
+                placement = stack.enter_context(take())
+            yield placement
+
+    def _opened_layout(self) -> Layout:
+        recorded = "extents" if self.records.extent_pool() else "images"
+        if recorded == "images" and self.options.layout == "extents":
+            raise ConfigError(f"pools.{self.name} has no segments yet; make them with csi-core pool create {self.name}")
+        if recorded != self.options.layout:
+            raise ConfigError(f"pools.{self.name}.layout must be {recorded}: {self.options.path}/pool.db says so")
+        if recorded == "extents":
+            return ExtentsLayout(self.name, self.options, self.database)
+        layout = ImagesLayout(self.name, self.options, self.filesystem, self.records)
+        layout.prepare()
+        return layout
 
     def _refuse_unsafe(self) -> None:
         path = self.options.path
@@ -141,7 +182,7 @@ class Pool:
             )
         # Opened once it is never empty: then a copy of it was cut off.
         lost = not (path / "pool.db").exists() or not (path / "pool.db").stat().st_size
-        if lost and self.layout.directory.is_dir() and any(self.layout.directory.iterdir()):
+        if lost and (path / "images").is_dir() and any((path / "images").iterdir()):
             raise ConfigError(
                 f"{path} holds images and no pool.db; put pool.db back from a copy, or move its images elsewhere"
             )
@@ -152,10 +193,9 @@ class Pool:
             fault("loop.start.before_rollback")
             self.records.discard(*unfinished)
             fault("loop.start.after_rollback")
+            self.layout.retire(unfinished)
             _log.info("half-made volumes and snapshots rolled back", pool=self.name, keys=unfinished)
-        for stranger in self.layout.strangers(self.records.images_known):
-            moved = self.layout.isolate(stranger)
-            _log.warning("unknown file quarantined", pool=self.name, file=stranger.name, now=str(moved))
+        self.layout.recover()
         self.ledger.load(self.records.promised_bytes())
         self._set_ballast_aside()
 
@@ -163,7 +203,8 @@ class Pool:
         ballast, wanted = self.options.path / "ballast", self.options.ballast
         if not wanted or ballast.exists():
             return
-        if self._statvfs()[1] < 2 * wanted:
+        found = os.statvfs(self.options.path)
+        if found.f_bavail * found.f_frsize < 2 * wanted:
             _log.warning("no room to set the ballast aside again", pool=self.name, bytes=wanted)
             return
         with images.storage_errors(f"{ballast}"), images.opened(ballast, create=True) as file:

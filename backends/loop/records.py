@@ -8,14 +8,28 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Final, Literal
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
 
 from backends.loop import handles
 from backends.loop.database import PoolDatabase
 from csi_core.model import ContentSource, GroupSnapshot, Snapshot, SourceKind, Volume
 
-__all__ = ["GroupRecord", "Records", "SnapshotRecord", "State", "VolumeRecord", "dump", "insert", "now_us"]
+__all__ = [
+    "ExtentPoolRecord",
+    "GroupRecord",
+    "Records",
+    "RunRecord",
+    "SegmentRecord",
+    "SnapshotRecord",
+    "State",
+    "VolumeRecord",
+    "dump",
+    "insert",
+    "now_us",
+]
 
 State = Literal["creating", "promised", "ready"]
 Table = Literal["volume", "snapshot", "snapshot_group"]
@@ -95,6 +109,32 @@ class GroupRecord:
             created_at=_moment(self.created_us),
             recorded=_load(self.recorded),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ExtentPoolRecord:
+    """The row of ``extent_pool``."""
+
+    uuid: str
+    extent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """A row of ``segment``."""
+
+    number: int
+    path: str
+    extents: int
+    state: Literal["preparing", "ready"]
+
+
+class RunRecord(NamedTuple):
+    """Where a row of ``run`` lies; start and length are in extents."""
+
+    segment: int
+    start: int
+    length: int
 
 
 Record = VolumeRecord | SnapshotRecord | GroupRecord
@@ -196,6 +236,21 @@ class Records:
         query = _SELECT_SNAPSHOT + "WHERE group_key = ? AND group_key <> '' ORDER BY key"
         return [SnapshotRecord(*row) for row in self._database.rows(query, (group_key,))]
 
+    def extent_pool(self) -> ExtentPoolRecord | None:
+        """What is recorded of the pool itself; None where its layout is "images"."""
+        row = self._database.row("SELECT uuid, extent_bytes FROM extent_pool")
+        return ExtentPoolRecord(*row) if row else None
+
+    def segments(self) -> list[SegmentRecord]:
+        """All segments, by number."""
+        query = "SELECT number, path, extents, state FROM segment ORDER BY number"
+        return [SegmentRecord(*row) for row in self._database.rows(query)]
+
+    def runs(self, key: str) -> list[RunRecord]:
+        """Where the volume or snapshot ``key`` lies, in its own order; () where it is not placed."""
+        query = "SELECT segment, start, length FROM run WHERE key = ? ORDER BY position"
+        return [RunRecord(*row) for row in self._database.rows(query, (key,))]
+
     def unfinished(self) -> Iterator[str]:
         """The keys of all rows that were being created."""
         for table in _TABLES.values():
@@ -209,10 +264,23 @@ class Records:
         return [(found, charge) for found, charge in self._database.rows(query, (key, limit))]
 
     def forget_trash(self, keys: list[str]) -> None:
-        """These images are freed."""
-        self._database.write(
-            lambda connection: connection.executemany("DELETE FROM trash WHERE key = ?", [(key,) for key in keys])
-        )
+        """These images are freed, or their runs free again."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            rows = [(key,) for key in keys]
+            connection.executemany("DELETE FROM run WHERE key = ?", rows)
+            connection.executemany("DELETE FROM trash WHERE key = ?", rows)
+
+        self._database.write(work)
+
+    def forget_unused(self, key: str) -> None:
+        """Forget a volume that was never attached: there is nothing of it that would have to be freed."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM volume WHERE key = ?", (key,))
+            connection.execute("DELETE FROM run WHERE key = ?", (key,))
+
+        self._database.write(work)
 
     def images_known(self, keys: list[str]) -> set[str]:
         """Those of ``keys``, at most some hundreds, whose images belong to a row of any table."""
@@ -247,11 +315,10 @@ class Records:
         return self._database.write(work)
 
 
-def _load(recorded: str) -> dict[str, str]:
-    if recorded == "{}":
-        return {}
-    loaded: dict[str, Any] = json.loads(recorded)
-    return loaded
+@lru_cache(maxsize=256)
+def _load(recorded: str) -> Mapping[str, str]:
+    # The volumes of one StorageClass have the same; so nobody may change what they share.
+    return MappingProxyType(json.loads(recorded))
 
 
 def _moment(microseconds: int) -> datetime:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from backends.loop import copying, handles
+from backends.loop.layout import Placement
 from backends.loop.pool import Pool
 from backends.loop.records import GroupRecord, SnapshotRecord, VolumeRecord, dump, insert, now_us
 from backends.loop.volumes import existing, refuse_attached
@@ -96,8 +98,6 @@ def delete_group(pool: Pool, key: str) -> None:
 
 
 def _new_record(pool: Pool, volume: VolumeRecord, *, name: str | None, group_key: str, recorded: str) -> SnapshotRecord:
-    # A snapshot is charged like its volume. For a thick one that is what keeps it thick: after the snapshot its blocks
-    # are shared, each first write needs a new one, and the charge has set that aside.
     return SnapshotRecord(
         key=handles.new_key("s"),
         name=name,
@@ -105,7 +105,7 @@ def _new_record(pool: Pool, volume: VolumeRecord, *, name: str | None, group_key
         volume_key=volume.key,
         group_key=group_key,
         size_bytes=volume.size_bytes,
-        charge_bytes=pool.ledger.charge(thin=not volume.thick, size_bytes=volume.size_bytes),
+        charge_bytes=pool.layout.snapshot_charge(pool.ledger, volume),
         formatted=volume.formatted,
         recorded=recorded,
         created_us=now_us(),
@@ -117,9 +117,11 @@ def _take(
 ) -> None:
     records: list[SnapshotRecord | GroupRecord] = [*snapshots, group] if group else [*snapshots]
 
-    def begin(connection: sqlite3.Connection) -> None:
+    def begin(connection: sqlite3.Connection, placements: Sequence[Placement]) -> None:
         for record in records:
             insert(connection, record)
+        for placement in placements:
+            placement.record(connection)
 
     def finish(connection: sqlite3.Connection) -> None:
         for record in snapshots:
@@ -128,9 +130,15 @@ def _take(
             connection.execute("UPDATE snapshot_group SET state = 'ready' WHERE key = ?", (group.key,))
 
     with pool.half_made(*(record.key for record in records)):
-        with pool.reserve(sum(record.charge_bytes for record in snapshots)) as reservation:
+        with ExitStack() as stack:
+            reservation = stack.enter_context(pool.reserve(sum(record.charge_bytes for record in snapshots)))
+            placements = [
+                stack.enter_context(pool.placed(record.key, present_bytes, present_bytes))
+                for record, volume in zip(snapshots, volumes, strict=True)
+                for present_bytes in (pool.layout.present_bytes(volume.key),)
+            ]
             fault("loop.snapshot.before_commit")
-            pool.database.write(begin)
+            pool.database.write(lambda connection: begin(connection, placements))
             fault("loop.snapshot.after_commit")
             reservation.commit()
         copying.take(
@@ -141,7 +149,7 @@ def _take(
             ],
         )
         for record in snapshots:
-            pool.layout.path(record.key).chmod(0o400)
+            pool.layout.seal(record.key)
         fault("loop.snapshot.before_ready")
         pool.database.write(finish)
         fault("loop.snapshot.after_ready")

@@ -8,8 +8,7 @@ from typing import Final
 
 import structlog
 
-from backends.loop import loopdev
-from backends.loop.layout import ImagesLayout
+from backends.loop.layout import Layout
 from backends.loop.records import Records
 from csi_core.errors import CallError
 from csi_core.faults import fault
@@ -29,7 +28,7 @@ class Trash:
     next start takes up from the rows.
     """
 
-    def __init__(self, records: Records, layout: ImagesLayout, ledger: Ledger) -> None:
+    def __init__(self, records: Records, layout: Layout, ledger: Ledger) -> None:
         self._records = records
         self._layout = layout
         self._ledger = ledger
@@ -73,7 +72,7 @@ class Trash:
             try:
                 stuck = self._empty()
             except (OSError, CallError) as error:
-                _log.warning("trash cannot be freed yet", directory=str(self._layout.directory), error=str(error))
+                _log.warning("trash cannot be freed yet", error=str(error))
                 stuck = True
             with self._wake:
                 if stuck:
@@ -93,22 +92,21 @@ class Trash:
             _log.warning(
                 "deleted images cannot be freed: attached by somebody else, or failing",
                 images=len(stuck),
-                first=str(self._layout.path(stuck[0])),
+                first=stuck[0],
             )
         self._stuck = stuck
         return bool(stuck) or self._stopping
 
     def _free(self, rows: list[tuple[str, int]]) -> list[str]:
         """Free one batch; answer the keys of those that cannot be freed now."""
-        in_use = {(device.backing_device, device.backing_inode) for device in loopdev.attached()}
+        in_use = self._layout.attached([key for key, _ in rows])
         freed: dict[str, int] = {}
         for key, charge_bytes in rows:
-            found = self._layout.found(key)
-            if found and (found.st_dev, found.st_ino) in in_use:
+            if key in in_use:
                 continue
             fault("loop.trash.before_free")
             with suppress(OSError):
-                self._layout.free(key)
+                self._layout.free(key, lambda: self._stopping)
                 freed[key] = charge_bytes
             fault("loop.trash.after_free")
         if freed:
@@ -116,5 +114,6 @@ class Trash:
             fault("loop.trash.before_clean")
             self._records.forget_trash(list(freed))
             fault("loop.trash.after_clean")
+            self._layout.forgotten(list(freed))
             self._ledger.release(sum(freed.values()))
         return [key for key, _ in rows if key not in freed]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
+from dataclasses import replace
 from typing import Final
 
-from backends.loop import copying, handles, loopdev
+from backends.loop import copying, handles
 from backends.loop.options import LoopParameters
 from backends.loop.pool import Pool
-from backends.loop.records import SnapshotRecord, VolumeRecord, dump, insert, now_us
+from backends.loop.records import SnapshotRecord, State, VolumeRecord, dump, insert, now_us
 from csi_core.errors import FailedPrecondition, NotFound, OutOfRange
 from csi_core.faults import fault
-from csi_core.model import ContentSource, SizeRange, SourceKind, Volume, VolumeSpec
+from csi_core.model import ContentSource, SizeRange, SourceKind, Volume, VolumeMode, VolumeSpec
 
 __all__ = [
     "GRANULARITY_BYTES",
@@ -27,6 +29,8 @@ __all__ = [
 GRANULARITY_BYTES: Final = 4096
 MINIMUM_BYTES: Final = 1 << 20
 _DEFAULT_BYTES: Final = 1 << 30
+_INITIAL_BYTES: Final = 256 << 20
+"""An elastic volume begins with this much, or with a hundredth of its size if that is more."""
 _SMALLEST_FILESYSTEM_BYTES: Final = {"xfs": 300 << 20, "btrfs": 128 << 20}
 """What mkfs accepts; a smaller request gets a volume of this size."""
 
@@ -59,7 +63,9 @@ def create(pool: Pool, spec: VolumeSpec, parameters: LoopParameters) -> Volume:
         NoSpace: the pool has no room.
         OutOfRange: the size can never be met.
         FailedPrecondition: the source is in use and cannot be copied in time.
+        InvalidArgument: the pool's layout does not serve it like this.
     """
+    pool.layout.refuse(thick=parameters.provisioning == "thick", raw_block=spec.volume_mode is VolumeMode.BLOCK)
     if spec.source is None:
         return _create_empty(pool, spec, parameters).public(pool.name)
     source_key = _source_key(pool, spec.source)
@@ -88,12 +94,13 @@ def taken(pool: Pool, name: str) -> Volume | None:
 def _create_empty(pool: Pool, spec: VolumeSpec, parameters: LoopParameters) -> VolumeRecord:
     size_bytes = _chosen_size(pool, spec, at_least_bytes=0)
     thick = parameters.provisioning == "thick"
-    record = _new_record(pool, spec, parameters, size_bytes, state="creating" if thick else "promised")
-    if not thick:
-        _record(pool, record)
+    record = _new_record(pool, spec, parameters, size_bytes, state=pool.layout.birth(thick=thick))
+    present_bytes = size_bytes if thick else _initial_size(spec, parameters, size_bytes)
+    if record.state != "creating":
+        _record(pool, record, present_bytes)
         return record
     with pool.half_made(record.key):
-        _record(pool, record)
+        _record(pool, record, present_bytes)
         pool.layout.ensure(record.key, size_bytes, thick=True)
         _finish(pool, record.key)
     return record
@@ -105,8 +112,9 @@ def _create_copy(
     size_bytes = _chosen_size(pool, spec, at_least_bytes=source.size_bytes)
     thick = parameters.provisioning == "thick"
     record = _new_record(pool, spec, parameters, size_bytes, state="creating", formatted=source.formatted)
+    initial_bytes = max(pool.layout.present_bytes(source.key), _initial_size(spec, parameters, size_bytes))
     with pool.half_made(record.key):
-        _record(pool, record)
+        _record(pool, record, size_bytes if thick else initial_bytes)
         source_key = source.key if source.state == "ready" else ""
         copying.take(pool, [copying.Copy(source_key, record.key, source.size_bytes)])
         if thick:
@@ -118,16 +126,16 @@ def _create_copy(
 
 
 def _new_record(
-    pool: Pool, spec: VolumeSpec, parameters: LoopParameters, size_bytes: int, *, state: str, formatted: str = ""
+    pool: Pool, spec: VolumeSpec, parameters: LoopParameters, size_bytes: int, *, state: State, formatted: str = ""
 ) -> VolumeRecord:
     thick = parameters.provisioning == "thick"
     return VolumeRecord(
         key=handles.new_key("v"),
         name=spec.name,
-        state="creating" if state == "creating" else "promised",
+        state=state,
         size_bytes=size_bytes,
         thick=thick,
-        charge_bytes=pool.ledger.charge(thin=not thick, size_bytes=size_bytes),
+        charge_bytes=pool.charge(thick=thick, size_bytes=size_bytes),
         formatted=formatted,
         mkfs_options=parameters.mkfs_options,
         source=spec.source.handle if spec.source else "",
@@ -136,10 +144,17 @@ def _new_record(
     )
 
 
-def _record(pool: Pool, record: VolumeRecord) -> None:
-    with pool.reserve(record.charge_bytes) as reservation:
+def _record(pool: Pool, record: VolumeRecord, present_bytes: int) -> None:
+    def work(connection: sqlite3.Connection) -> None:
+        insert(connection, record)
+        placement.record(connection)
+
+    with (
+        pool.reserve(record.charge_bytes) as reservation,
+        pool.placed(record.key, record.size_bytes, present_bytes) as placement,
+    ):
         fault("loop.create.before_commit")
-        pool.database.write(lambda connection: insert(connection, record))
+        pool.database.write(work)
         fault("loop.create.after_commit")
         reservation.commit()
 
@@ -170,18 +185,27 @@ def _chosen_size(pool: Pool, spec: VolumeSpec, at_least_bytes: int) -> int:
     wanted = spec.size.required_bytes or at_least_bytes or min(_DEFAULT_BYTES, spec.size.limit_bytes or _DEFAULT_BYTES)
     if wanted < at_least_bytes:
         raise OutOfRange(f"{wanted} bytes are asked for, and the source has {at_least_bytes}; ask for at least that")
-    smallest = max((_SMALLEST_FILESYSTEM_BYTES.get(c.fs_type, 0) for c in spec.capabilities), default=0)
-    return _rounded(pool, spec.size, max(wanted, smallest, MINIMUM_BYTES))
+    return _rounded(pool, spec.size, max(wanted, _smallest_filesystem(spec), MINIMUM_BYTES))
+
+
+def _initial_size(spec: VolumeSpec, parameters: LoopParameters, size_bytes: int) -> int:
+    """What an elastic volume begins with."""
+    wanted = parameters.initial_size or max(_INITIAL_BYTES, size_bytes // 100)
+    return min(size_bytes, max(wanted, _smallest_filesystem(spec)))
+
+
+def _smallest_filesystem(spec: VolumeSpec) -> int:
+    return max((_SMALLEST_FILESYSTEM_BYTES.get(c.fs_type, 0) for c in spec.capabilities), default=0)
 
 
 def _rounded(pool: Pool, size: SizeRange, wanted_bytes: int) -> int:
     size_bytes = -(-wanted_bytes // GRANULARITY_BYTES) * GRANULARITY_BYTES
     if size.limit_bytes and size_bytes > size.limit_bytes:
         raise OutOfRange(f"the volume would have {size_bytes} bytes, and the limit is {size.limit_bytes}")
-    if size_bytes > pool.filesystem.largest_image_bytes:
+    if size_bytes > pool.layout.largest_volume_bytes:
         raise OutOfRange(
-            f"{size_bytes} bytes are asked for, and one file on {pool.filesystem.fs_type} holds at most "
-            f"{pool.filesystem.largest_image_bytes}"
+            f"{size_bytes} bytes are asked for, and a volume of pool {pool.name} holds at most "
+            f"{pool.layout.largest_volume_bytes}"
         )
     return size_bytes
 
@@ -189,38 +213,34 @@ def _rounded(pool: Pool, size: SizeRange, wanted_bytes: int) -> int:
 def expand(pool: Pool, key: str, size: SizeRange) -> int:
     """Grow a volume, and its device where it is attached; answer its size in bytes. Never shrinks.
 
-    The file grows before the record does, so a file shorter than its record always means lost data.
-
     Raises:
         NotFound, NoSpace, OutOfRange: nothing was changed.
     """
     with pool.claims.exclusive(key):
         record = existing(pool, key)
-        size_bytes = record.size_bytes
-        if size.required_bytes > size_bytes:
-            size_bytes = _rounded(pool, size, size.required_bytes)
-            _grow(pool, record, size_bytes)
-        found = pool.layout.found(key)
-        device = loopdev.find(found) if found else None
-        if device:
-            # Also after a crash between the commit and here: the call comes again.
-            fault("loop.expand.before_device")
-            loopdev.fit_size(device, size_bytes)
-            fault("loop.expand.after_device")
-        return size_bytes
+        if size.required_bytes > record.size_bytes:
+            record = _grow(pool, record, _rounded(pool, size, size.required_bytes))
+        pool.layout.fit(record)
+        return record.size_bytes
 
 
-def _grow(pool: Pool, record: VolumeRecord, size_bytes: int) -> None:
-    charge_bytes = max(record.charge_bytes, pool.ledger.charge(thin=not record.thick, size_bytes=size_bytes))
-    with pool.reserve(charge_bytes - record.charge_bytes) as reservation:
-        if record.state == "ready":
-            pool.layout.ensure(record.key, size_bytes, thick=record.thick)
+def _grow(pool: Pool, record: VolumeRecord, size_bytes: int) -> VolumeRecord:
+    charge_bytes = max(record.charge_bytes, pool.charge(thick=record.thick, size_bytes=size_bytes))
+
+    def work(connection: sqlite3.Connection) -> None:
+        statement = "UPDATE volume SET size_bytes = ?, charge_bytes = ? WHERE key = ?"
+        connection.execute(statement, (size_bytes, charge_bytes, record.key))
+        placement.record(connection)
+
+    with (
+        pool.reserve(charge_bytes - record.charge_bytes) as reservation,
+        pool.extended(record, size_bytes) as placement,
+    ):
         fault("loop.expand.before_commit")
-        pool.database.execute(
-            "UPDATE volume SET size_bytes = ?, charge_bytes = ? WHERE key = ?", (size_bytes, charge_bytes, record.key)
-        )
+        pool.database.write(work)
         fault("loop.expand.after_commit")
         reservation.commit()
+    return replace(record, size_bytes=size_bytes, charge_bytes=charge_bytes)
 
 
 def delete(pool: Pool, key: str) -> None:
@@ -236,9 +256,11 @@ def delete(pool: Pool, key: str) -> None:
             return
         refuse_attached(pool, key)
         fault("loop.delete.before_commit")
-        if record.state == "promised" and pool.layout.found(key) is None:
-            pool.database.execute("DELETE FROM volume WHERE key = ?", (key,))
+        if record.state == "promised" and not pool.layout.exists(key):
+            pool.layout.retire([key])
+            pool.records.forget_unused(key)
             fault("loop.delete.after_commit")
+            pool.layout.forgotten([key])
             pool.ledger.release(record.charge_bytes)
         else:
             pool.discard(key)
@@ -251,7 +273,5 @@ def refuse_attached(pool: Pool, key: str) -> None:
     Raises:
         FailedPrecondition: it is, by whomever.
     """
-    found = pool.layout.found(key)
-    device = loopdev.find(found) if found else None
-    if device:
+    if device := pool.layout.device(key):
         raise FailedPrecondition(f"{key} is attached as {device.node}; unpublish and unstage it first")

@@ -75,7 +75,8 @@ def test_a_device_that_changed_hands_is_not_touched(xfs: Cluster) -> None:
     other = xfs.attach(xfs.create("other")).device
     present = bound(xfs, other)
     # as another call saw it a moment ago: bound to its own volume, and about to be let go
-    stale = replace(present, backing_inode=present.backing_inode + 1, flags=present.flags | AUTOCLEAR)
+    elsewhere = replace(present.backing, inode=present.backing.inode + 1)
+    stale = replace(present, backing=elsewhere, flags=present.flags | AUTOCLEAR)
     with pytest.raises(Busy):
         loopdev.keep(stale)
     with pytest.raises(Busy):

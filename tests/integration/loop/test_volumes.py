@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backends.loop import loopdev
+from backends.loop.loopdev import Backing
 from csi_core.errors import Busy, DataLoss, FailedPrecondition, InvalidArgument, NotFound, OutOfRange
 from csi_core.model import AccessMode, AttachRequest, Existing, SizeRange, VolumeCapability, VolumeMode, VolumeSpec
 
@@ -194,7 +195,7 @@ def test_detach_of_a_device_in_use_is_not_final_and_ends_by_itself(
         assert xfs.attach(volume).device == source.device
     assert xfs.attach(volume).device == source.device
     xfs.detach(volume)
-    assert loopdev.find(xfs.image(volume).stat()) is None
+    assert loopdev.find(Backing.of(xfs.image(volume).stat())) is None
 
 
 def test_the_filesystem_marker_is_written_once(cluster: Cluster) -> None:

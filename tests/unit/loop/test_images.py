@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backends.loop import images
-from backends.loop.layout import ImagesLayout
+from backends.loop.image_files import ImageFiles
 from csi_core.errors import DataLoss, NoSpace, StorageFailure, TimedOut
 
 MIB = 1 << 20
@@ -114,7 +114,7 @@ def test_space_set_aside_does_not_show_in_the_size(tmp_path: Path) -> None:
 
 
 def test_an_image_is_made_longer_and_never_shorter(tmp_path: Path) -> None:
-    layout = ImagesLayout(tmp_path)
+    layout = ImageFiles(tmp_path)
     layout.prepare()
     for size, shows in ((MIB, MIB), (3 * MIB, 3 * MIB), (2 * MIB, 3 * MIB)):
         layout.ensure("v-" + "0" * 20, size, thick=False)
@@ -126,7 +126,7 @@ def test_an_image_is_made_longer_and_never_shorter(tmp_path: Path) -> None:
 
 
 def test_strangers_are_all_that_has_no_record(tmp_path: Path) -> None:
-    layout = ImagesLayout(tmp_path)
+    layout = ImageFiles(tmp_path)
     layout.prepare()
     known = {f"v-{number:020x}" for number in range(1200)}
     for name in known:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.loop import handles
-from backends.loop.blocks import _merged
+from backends.loop.comparing import merged
 from backends.loop.claims import Claims
 from backends.loop.options import LoopParameters
 from backends.loop.plugin import LoopBackend
@@ -120,11 +120,11 @@ RANGES = st.lists(st.tuples(SECTORS, st.integers(1, 40)), max_size=12).map(
 
 @given(RANGES, SECTORS, st.integers(1, 16).map(lambda blocks: blocks * 4096))
 def test_merged_ranges_cover_every_byte_once(ranges: list[tuple[int, int]], start: int, size: int) -> None:
-    merged = list(_merged(ranges, start, size))
-    covered = {byte for r in merged for byte in range(r.offset_bytes, r.offset_bytes + r.size_bytes, 512)}
+    joined = list(merged(ranges, start, size))
+    covered = {byte for r in joined for byte in range(r.offset_bytes, r.offset_bytes + r.size_bytes, 512)}
     for first, end in ranges:
         assert covered.issuperset(range(max(first, start), min(end, size), 512))
-    assert all(r.offset_bytes + r.size_bytes > start for r in merged)
-    assert all(r.offset_bytes + r.size_bytes <= size for r in merged)
-    for one, two in itertools.pairwise(merged):
+    assert all(r.offset_bytes + r.size_bytes > start for r in joined)
+    assert all(r.offset_bytes + r.size_bytes <= size for r in joined)
+    for one, two in itertools.pairwise(joined):
         assert one.offset_bytes + one.size_bytes < two.offset_bytes

@@ -1,0 +1,1 @@
+"""The layout ``extents``: many volumes packed into a few block devices or preallocated files."""

@@ -1,0 +1,243 @@
+"""The layout ``extents``: volumes are runs of extents in shared segments; see :class:`backends.loop.layout.Layout`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from backends.loop import images
+from backends.loop.database import PoolDatabase
+from backends.loop.extents.content import Content, ContentCopy
+from backends.loop.extents.devices import Devices
+from backends.loop.extents.segments import Label, Segment
+from backends.loop.extents.space import Space, Taken
+from backends.loop.extents.zeroing import Pace, zero
+from backends.loop.layout import Copy, CopyUnderWay, Placement
+from backends.loop.loopdev import LoopDevice
+from backends.loop.options import PoolOptions
+from backends.loop.records import Records, RunRecord, SegmentRecord, State, VolumeRecord
+from csi_core.errors import DataLoss, InvalidArgument
+from csi_core.faults import fault
+from csi_core.health import Finding, HealthKind, HealthProblem
+from csi_core.ledger import Ledger
+
+__all__ = ["ExtentsLayout"]
+
+_log = structlog.get_logger(__name__)
+_LARGEST_BYTES: Final = 1 << 60
+
+
+class ExtentsLayout:
+    """The segments of one pool and what lies in them."""
+
+    def __init__(self, name: str, options: PoolOptions, database: PoolDatabase) -> None:
+        """Open the segments and rebuild the free map.
+
+        Raises:
+            DataLoss: a segment is missing, another one or cut off; or two volumes claim the same extents.
+        """
+        self._name = name
+        self._options = options
+        self._records = Records(database)
+        pool = self._records.extent_pool()
+        assert pool is not None
+        self._pool = pool
+        self._segments: dict[int, Segment] = {}
+        self._retired: dict[str, list[RunRecord]] = {}
+        self._mutex = threading.Lock()
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            recorded = [segment for segment in self._records.segments() if segment.state == "ready"]
+            for segment in recorded:
+                self._open(segment)
+            self.space_map = Space(name, database, pool.extent_bytes, [segment.extents for segment in recorded])
+            undo.pop_all()
+        self.devices = Devices(self._segments, pool.extent_bytes, direct_io=options.direct_io)
+
+    @property
+    def facts(self) -> Sequence[str]:
+        segments = ", ".join(str(segment.path) for segment in self._segments.values())
+        return f"packed into {segments}", "snapshots by full copy", f"extents of {self._pool.extent_bytes >> 10} KiB"
+
+    @property
+    def largest_volume_bytes(self) -> int:
+        return _LARGEST_BYTES
+
+    @property
+    def copies_at_once(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        while self._segments:
+            self._segments.popitem()[1].close()
+
+    def space(self) -> tuple[int, int]:
+        return self.space_map.space()
+
+    def largest_free_bytes(self) -> int:
+        pool = self.space_map.pool
+        extents = pool.longest_free_run if self.devices.max_runs == 1 else pool.free_extents
+        return extents * self._pool.extent_bytes
+
+    def recover(self) -> None:
+        """The free map was rebuilt when the pool was opened."""
+
+    # -- room ---------------------------------------------------------------------------------------
+
+    def refuse(self, *, thick: bool, raw_block: bool) -> None:
+        if raw_block and not thick:
+            raise InvalidArgument(
+                f"pool {self._name} grows a thin volume when the filesystem on it fills up, and raw block has none "
+                "that could tell; set provisioning: thick"
+            )
+
+    def birth(self, *, thick: bool) -> State:  # noqa: ARG002 - both are placed by the commit itself
+        return "promised"
+
+    def rounded(self, size_bytes: int) -> int:
+        return self.space_map.extents_of(size_bytes) * self._pool.extent_bytes
+
+    def present_bytes(self, key: str) -> int:
+        return sum(run.length for run in self._records.runs(key)) * self._pool.extent_bytes
+
+    @contextmanager
+    def placed(self, key: str, size_bytes: int, present_bytes: int) -> Iterator[Placement]:
+        with self.space_map.placed(key, size_bytes, present_bytes, self.devices.max_runs) as taken:
+            yield taken
+
+    @contextmanager
+    def extended(self, record: VolumeRecord, size_bytes: int) -> Iterator[Placement]:
+        runs = self._records.runs(record.key)
+        if not record.thick:  # it grows when it is written to
+            yield Taken(record.key, len(runs), [])
+            return
+        with self.space_map.extended(record.key, runs, size_bytes, self.devices.max_runs) as taken:
+            yield taken
+
+    def ensure(self, key: str, size_bytes: int, *, thick: bool) -> None:
+        """Its extents were taken with the commit, and read as zeros."""
+
+    def own(self, key: str) -> None:
+        """Copies never share extents."""
+
+    def exists(self, key: str) -> bool:  # noqa: ARG002 - asked only of what was never attached
+        return False
+
+    def snapshot_charge(self, ledger: Ledger, volume: VolumeRecord) -> int:
+        return ledger.charge(thin=False, size_bytes=self.present_bytes(volume.key))
+
+    def abandon(self, key: str) -> None:
+        """It was written into room of its own, which takes none away from pool.db."""
+
+    def seal(self, key: str) -> None:
+        """Nothing but this process maps it."""
+
+    # -- what is deleted ----------------------------------------------------------------------------
+
+    def retire(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            runs = self._records.runs(key)
+            with self._mutex:
+                if key not in self._retired:
+                    self.space_map.quarantine(runs)
+                    self._retired[key] = runs
+
+    def free(self, key: str, stopping: Callable[[], bool]) -> None:
+        runs = self._records.runs(key)
+        with self._mutex:
+            self._retired.setdefault(key, runs)
+        pace = Pace(self.devices.writes)
+        fault("extents.zero.before_first")
+        for run in runs:
+            segment = self._segments[run.segment]
+            length_bytes = run.length * self._pool.extent_bytes
+            zero(segment.descriptor, segment.offset_of(run.start), length_bytes, pace=pace, stopping=stopping)
+        fault("extents.zero.before_flush")
+        for number in {run.segment for run in runs}:
+            self._segments[number].flush()
+        fault("extents.zero.after_flush")
+
+    def sync(self) -> None:
+        """There are no names; each range was flushed by who wrote it."""
+
+    def forgotten(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            with self._mutex:
+                runs = self._retired.pop(key, [])
+            self.space_map.reclaim(runs)
+
+    # -- devices of this node -----------------------------------------------------------------------
+
+    def attach(self, record: VolumeRecord, *, read_only: bool) -> LoopDevice:
+        runs = self._records.runs(record.key)
+        if not runs:
+            raise DataLoss(f"pool.db knows no place of {record.key}; restore pool.db from a copy")
+        with images.storage_errors(f"segment of {record.key}"):
+            return self.devices.attach(record.key, runs, self._shown_bytes(record, runs), read_only=read_only)
+
+    def device(self, key: str) -> LoopDevice | None:
+        return self.devices.find(self._records.runs(key))
+
+    def fit(self, record: VolumeRecord) -> None:
+        runs = self._records.runs(record.key)
+        self.devices.fit(runs, self._shown_bytes(record, runs))
+
+    def detach(self, key: str) -> None:
+        with images.storage_errors(f"segment of {key}"):
+            self.devices.detach(self._records.runs(key))
+
+    def attached(self, keys: Sequence[str]) -> set[str]:
+        return {key for key in keys if self.device(key)}
+
+    # -- content ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def copying(self, copy: Copy) -> Iterator[CopyUnderWay]:
+        source = self._content(copy.source_key) if copy.source_key else None
+        yield ContentCopy(source, self._content(copy.target_key), copy.size_bytes)
+
+    def data_ranges(self, key: str, start_bytes: int) -> Iterator[tuple[int, int]]:
+        with images.storage_errors(f"snapshot {key}"):
+            yield from self._content(key).data_ranges(start_bytes)
+
+    def differing(self, base_key: str, target_key: str, start_bytes: int) -> Iterator[tuple[int, int]]:
+        with images.storage_errors("comparing snapshots"):
+            yield from self._content(target_key).differing(self._content(base_key), start_bytes)
+
+    # -- care ---------------------------------------------------------------------------------------
+
+    def volume_problems(self, record: VolumeRecord) -> Iterator[HealthProblem]:
+        if problem := self.snapshot_problem(record.key, record.size_bytes if record.thick else 1):
+            yield HealthProblem(HealthKind.DATA_LOSS, "ExtentsMissing", problem)
+
+    def snapshot_problem(self, key: str, size_bytes: int) -> str:
+        present_bytes = self.present_bytes(key)
+        if present_bytes < min(size_bytes, 1):
+            return f"pool.db knows no place of {key}; restore pool.db from a copy"
+        return ""
+
+    def findings(self) -> Iterator[Finding]:
+        if contradiction := self.space_map.pool.check():
+            yield Finding(f"pool {self._name}", "free map contradicts itself", f"{contradiction}; restart the server")
+
+    def repair(self, finding: Finding) -> bool:  # noqa: ARG002 - there is nothing that is safe to repair
+        return False
+
+    def fill_holes(self, record: VolumeRecord) -> bool:  # noqa: ARG002 - done when it is attached
+        return False
+
+    def _open(self, segment: SegmentRecord) -> None:
+        label = Label(self._pool.uuid, segment.number, self._pool.extent_bytes)
+        self._segments[segment.number] = Segment(Path(segment.path), label, segment.extents)
+
+    def _content(self, key: str) -> Content:
+        return Content(self._segments, self._records.runs(key), self._pool.extent_bytes)
+
+    def _shown_bytes(self, record: VolumeRecord, runs: Sequence[RunRecord]) -> int:
+        """What the device shows: all of the claim, or as much as an elastic volume has so far."""
+        return min(record.size_bytes, sum(run.length for run in runs) * self._pool.extent_bytes)
