@@ -24,6 +24,7 @@ from csi_core._allocator import diff_extents, fiemap
 from csi_core.errors import DataLoss, FailedPrecondition
 from csi_core.faults import fault
 from csi_core.health import Finding, HealthKind, HealthProblem
+from csi_core.hookspecs import Host
 from csi_core.ledger import Ledger
 
 __all__ = ["ImagesLayout"]
@@ -65,6 +66,9 @@ class ImagesLayout(ImageFiles):
     @property
     def copies_at_once(self) -> bool:
         return self._filesystem.reflink
+
+    def start(self, ledger: Ledger, host: Host) -> None:
+        """Nothing goes on in the background."""
 
     def close(self) -> None:
         """Nothing is kept open."""

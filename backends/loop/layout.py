@@ -15,6 +15,7 @@ from typing import Protocol
 
 from backends.loop.records import State, VolumeRecord
 from csi_core.health import Finding, HealthProblem
+from csi_core.hookspecs import Host
 from csi_core.ledger import Ledger
 
 __all__ = ["Copy", "CopyUnderWay", "Device", "Layout", "Placement"]
@@ -89,6 +90,9 @@ class Layout(Protocol):
     @property
     def copies_at_once(self) -> bool:
         """Whether copies share blocks, and so take no time."""
+
+    def start(self, ledger: Ledger, host: Host) -> None:
+        """Begin what goes on in the background until :meth:`close`."""
 
     def close(self) -> None:
         """Let go of what is open."""

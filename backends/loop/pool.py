@@ -87,6 +87,7 @@ class Pool:
                 self._recover()
             undo.pop_all()
         self.trash.start()
+        self.layout.start(self.ledger, host)
 
     def close(self) -> None:
         """Stop the trash, close the segments and the database, release the lock."""

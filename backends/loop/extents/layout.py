@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,14 +17,16 @@ from backends.loop.extents.content import Content, ContentCopy
 from backends.loop.extents.devices import Devices
 from backends.loop.extents.segments import Label, Segment
 from backends.loop.extents.space import Space, Taken
+from backends.loop.extents.watch import Watch
 from backends.loop.extents.zeroing import Pace, zero
 from backends.loop.layout import Copy, CopyUnderWay, Placement
 from backends.loop.loopdev import LoopDevice
 from backends.loop.options import PoolOptions
 from backends.loop.records import Records, RunRecord, SegmentRecord, State, VolumeRecord
-from csi_core.errors import DataLoss, InvalidArgument
+from csi_core.errors import DataLoss, InvalidArgument, NotFound
 from csi_core.faults import fault
 from csi_core.health import Finding, HealthKind, HealthProblem
+from csi_core.hookspecs import Host
 from csi_core.ledger import Ledger
 
 __all__ = ["ExtentsLayout"]
@@ -43,13 +46,16 @@ class ExtentsLayout:
         """
         self._name = name
         self._options = options
+        self._database = database
         self._records = Records(database)
         pool = self._records.extent_pool()
         assert pool is not None
         self._pool = pool
         self._segments: dict[int, Segment] = {}
         self._retired: dict[str, list[RunRecord]] = {}
+        self._watch: Watch | None = None
         self._mutex = threading.Lock()
+        self._growing = threading.Lock()
         with ExitStack() as undo:
             undo.callback(self.close)
             recorded = [segment for segment in self._records.segments() if segment.state == "ready"]
@@ -72,7 +78,17 @@ class ExtentsLayout:
     def copies_at_once(self) -> bool:
         return False
 
+    def start(self, ledger: Ledger, host: Host) -> None:  # noqa: ARG002 - for what grows volumes
+        def look() -> None:
+            if self.refresh() and not self._options.capacity:
+                ledger.resize(self.space()[0])
+
+        self._watch = Watch(look)
+        self._watch.start()
+
     def close(self) -> None:
+        if self._watch:
+            self._watch.stop()
         while self._segments:
             self._segments.popitem()[1].close()
 
@@ -118,6 +134,54 @@ class ExtentsLayout:
             return
         with self.space_map.extended(record.key, runs, size_bytes, self.devices.max_runs) as taken:
             yield taken
+
+    def lengthen(self, key: str, present_bytes: int) -> int:
+        """Let an elastic volume have ``present_bytes``, at most its claimed size; answer what it has and shows now.
+
+        Raises:
+            NotFound: no such volume.
+            NoSpace: the pool is full; nothing was changed.
+        """
+        with self._growing:
+            record = self._records.volume(key)
+            if record is None:
+                raise NotFound(f"pool {self._name} has no volume {key}")
+            runs = self._records.runs(key)
+            wanted_bytes = min(present_bytes, record.size_bytes)
+            with self.space_map.extended(key, runs, wanted_bytes, self.devices.max_runs) as taken:
+                fault("extents.lengthen.before_commit")
+                self._database.write(lambda connection: self._lengthened(connection, key, taken))
+                fault("extents.lengthen.after_commit")
+            self.fit(record)
+            return min(record.size_bytes, self.present_bytes(key))
+
+    def _lengthened(self, connection: sqlite3.Connection, key: str, taken: Taken) -> None:
+        if not connection.execute("SELECT 1 FROM volume WHERE key = ?", (key,)).fetchone():
+            raise NotFound(f"volume {key} of pool {self._name} was deleted just now")
+        taken.record(connection)
+
+    def refresh(self) -> bool:
+        """Take up segments that were added or made longer (csi-core pool grow); answer whether there were any.
+
+        Raises:
+            DataLoss: as when the pool is opened.
+        """
+        with self._growing:
+            grown = False
+            pool = self.space_map.pool
+            for segment in self._records.segments():
+                if segment.state != "ready":
+                    continue
+                if segment.number not in self._segments:
+                    self._open(segment)
+                    pool.add_segment(segment.extents)
+                elif segment.extents > pool.segment_extents(segment.number):
+                    pool.grow_segment(segment.number, segment.extents)
+                else:
+                    continue
+                grown = True
+                _log.info("pool has grown", pool=self._name, segment=segment.path, extents=segment.extents)
+            return grown
 
     def ensure(self, key: str, size_bytes: int, *, thick: bool) -> None:
         """Its extents were taken with the commit, and read as zeros."""
