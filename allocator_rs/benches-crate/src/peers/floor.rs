@@ -5,7 +5,7 @@ pub struct Floor(u64);
 
 impl Peer for Floor {
     const NAME: &'static str = "floor";
-    type Held = (u64, u64, u64);
+    type Held = u64;
 
     fn new(_extents: u64, _most_held: usize) -> Self {
         Self(0)
@@ -14,12 +14,12 @@ impl Peer for Floor {
     #[inline]
     fn allocate(&mut self, length: u64) -> Option<Self::Held> {
         self.0 = std::hint::black_box(self.0 + length);
-        Some((0, self.0, length))
+        Some(self.0)
     }
 
     #[inline]
     fn free(&mut self, held: Self::Held, length: u64) {
-        self.0 = std::hint::black_box(self.0.wrapping_sub(length) ^ (held.1 & 1));
+        self.0 = std::hint::black_box(self.0.wrapping_sub(length) ^ (held & 1));
     }
 
     fn free_space(&self) -> FreeSpace {

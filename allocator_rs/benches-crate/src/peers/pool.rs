@@ -7,7 +7,7 @@ pub struct CsiCore(Pool);
 
 impl Peer for CsiCore {
     const NAME: &'static str = "csi-core";
-    type Held = Run;
+    type Held = u64;
 
     fn new(extents: u64, _most_held: usize) -> Self {
         let mut pool = Pool::new(DEFAULT_EXTENT_BYTES).expect("a size that is allowed");
@@ -16,18 +16,18 @@ impl Peer for CsiCore {
     }
 
     #[inline]
-    fn allocate(&mut self, length: u64) -> Option<Run> {
-        self.0.allocate(Request::new(length).expect("more than nothing"))
+    fn allocate(&mut self, length: u64) -> Option<u64> {
+        self.0.allocate(Request::new(length).expect("more than nothing")).map(|run| run.start)
     }
 
     #[inline]
-    fn free(&mut self, held: Run, _length: u64) {
-        self.0.free(held).expect("in use");
+    fn free(&mut self, held: u64, length: u64) {
+        self.0.free(Run { segment: 0, start: held, length }).expect("in use");
     }
 
-    fn expand(&mut self, held: Run, length: u64, by: u64) -> Option<Run> {
-        if let Some(longer) = self.0.extend(held, by).expect("in use") {
-            return Some(longer);
+    fn expand(&mut self, held: u64, length: u64, by: u64) -> Option<u64> {
+        if self.0.extend(Run { segment: 0, start: held, length }, by).expect("in use").is_some() {
+            return Some(held);
         }
         let moved = self.allocate(length + by)?;
         self.free(held, length);

@@ -100,7 +100,11 @@ impl Pool {
     /// # Errors
     /// As for [`Pool::free`].
     pub fn room_behind(&self, run: Run) -> Result<u64, PoolError> {
-        Ok(self.free_behind(self.span_of(run)?)?.map_or(0, Span::length))
+        let span = self.span_of(run)?;
+        self.check_not_quarantined(span)?;
+        let behind = self.free.following(span);
+        let behind = behind.map_err(|free| PoolError::Free { run, free: free.run() })?;
+        Ok(behind.map_or(0, Span::length))
     }
 
     /// Lengthens `run` in its place by the `extents` behind it; `None` where not all of them are free.
@@ -109,20 +113,10 @@ impl Pool {
     /// As for [`Pool::free`].
     pub fn extend(&mut self, run: Run, extents: u64) -> Result<Option<Run>, PoolError> {
         let span = self.span_of(run)?;
-        let room = self.free_behind(span)?;
-        if extents == 0 {
-            return Ok(Some(run));
-        }
-        Ok(room.filter(|room| room.length() >= extents).map(|room| {
-            self.free.take_at(Span::new(room.start, room.start + extents));
-            Run { length: run.length + extents, ..run }
-        }))
-    }
-
-    fn free_behind(&self, span: Span) -> Result<Option<Span>, PoolError> {
         self.check_not_quarantined(span)?;
-        let refused = |free: Span| PoolError::Free { run: span.run(), free: free.run() };
-        self.free.following(span).map_err(refused)
+        let extended = self.free.take_behind(span, extents);
+        let extended = extended.map_err(|free| PoolError::Free { run, free: free.run() })?;
+        Ok(extended.then(|| Run { length: run.length + extents, ..run }))
     }
 
     /// Undoes an allocation of this very call.

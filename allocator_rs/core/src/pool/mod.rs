@@ -99,7 +99,7 @@ impl Pool {
     /// [`PoolError::SegmentSize`], [`PoolError::PoolTooLarge`].
     pub fn add_segment(&mut self, extents: u64) -> Result<u32, PoolError> {
         let segment = self.add_used_segment(extents)?;
-        self.free.give_apart(self.whole(segment as usize));
+        self.free.append(self.whole(segment as usize));
         Ok(segment)
     }
 

@@ -17,6 +17,11 @@ impl Quarantine {
         self.extents
     }
 
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.extents == 0
+    }
+
     pub fn runs(&self) -> usize {
         self.spans.len()
     }
@@ -26,11 +31,7 @@ impl Quarantine {
     }
 
     /// The last quarantined span that has extents of `span`.
-    #[inline]
     pub fn meeting(&self, span: Span) -> Option<Span> {
-        if self.spans.is_empty() {
-            return None;
-        }
         let (&start, &end) = self.spans.range(..span.end).next_back()?;
         (end > span.start).then(|| Span::new(start, end))
     }

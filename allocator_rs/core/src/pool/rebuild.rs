@@ -102,7 +102,7 @@ impl Pool {
         for &entry in group {
             let span = entry.span();
             if span.start > reached {
-                self.free.give_apart(Span::new(reached, span.start));
+                self.free.append(Span::new(reached, span.start));
             } else if span.start < reached
                 && let Some(reaching) = reaching
                 && (entry.hold(), reaching.hold()) != (Hold::Shared, Hold::Shared)
@@ -121,7 +121,7 @@ impl Pool {
         }
         owners.finish(&mut |span, count| self.shared.append(span, count));
         if reached < whole.end {
-            self.free.give_apart(Span::new(reached, whole.end));
+            self.free.append(Span::new(reached, whole.end));
         }
         Ok(())
     }

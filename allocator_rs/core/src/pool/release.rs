@@ -13,14 +13,19 @@ impl Pool {
     #[inline]
     pub fn free(&mut self, run: Run) -> Result<u64, PoolError> {
         let span = self.span_of(run)?;
-        self.check_not_quarantined(span)?;
-        if self.shared.is_empty() {
-            return match self.free.give(span) {
-                Ok(()) => Ok(run.length),
-                Err(free) => Err(PoolError::Free { run, free: free.run() }),
-            };
+        if !self.shared.is_empty() || !self.quarantine.is_empty() {
+            return self.free_among_others(span);
         }
-        self.check_not_free(span)?;
+        match self.free.give(span) {
+            Ok(()) => Ok(run.length),
+            Err(free) => Err(PoolError::Free { run, free: free.run() }),
+        }
+    }
+
+    /// As [`Pool::free`] in a pool with shared or quarantined extents.
+    #[inline(never)]
+    fn free_among_others(&mut self, span: Span) -> Result<u64, PoolError> {
+        self.check_in_use(span)?;
         let ownerless = self.shared.remove_owner(span);
         for part in &ownerless {
             self.put_back(part.run());
@@ -91,7 +96,6 @@ impl Pool {
         }
     }
 
-    #[inline]
     pub(super) fn check_not_quarantined(&self, span: Span) -> Result<(), PoolError> {
         match self.quarantine.meeting(span) {
             Some(found) => Err(PoolError::Quarantined { run: span.run(), quarantined: found.run() }),

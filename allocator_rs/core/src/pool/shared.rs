@@ -25,8 +25,9 @@ impl SharedExtents {
         self.extents
     }
 
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
+        self.extents == 0
     }
 
     /// Every shared span with its number of owners, ascending.

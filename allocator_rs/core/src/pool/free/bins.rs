@@ -1,84 +1,87 @@
-//! Free runs by length: two-level segregated fit with 32 bins an octave.
+//! Free runs by length: segregated fit with 256 bins an octave.
 
-use super::node::{Node, Nodes};
 use crate::pool::MAX_SEGMENT_EXTENTS;
 
 /// Bins an octave, as a power of two.
-const FINENESS: u32 = 5;
+const FINENESS: u32 = 8;
 const BINS_AN_OCTAVE: u64 = 1 << FINENESS;
 pub const BINS: usize = bin_of(MAX_SEGMENT_EXTENTS) + 1;
 const WORDS: usize = BINS.div_ceil(64);
+/// Words that say which words of the above are not 0.
+const SUMMARY_WORDS: usize = WORDS.div_ceil(64);
 
-/// The bin of a length: a bin of its own below 64 extents, one 32nd of an octave above.
+/// The bin of a length: a bin of its own below 512 extents, one 256th of an octave above.
 #[inline]
 pub const fn bin_of(length: u64) -> usize {
     let shift = (length | BINS_AN_OCTAVE).ilog2() - FINENESS;
     ((shift << FINENESS) as u64 + (length >> shift)) as usize
 }
 
-/// Which bins have runs. The runs of a bin are a ring of nodes, the newest first, that begins and ends at
-/// the bin's own node; so runs come and go without a branch that depends on what the ring looks like.
+/// Which bins have runs, and which. The runs of a bin are a ring, the newest first, that begins and ends at
+/// the bin itself; so runs come and go without a branch that depends on what the ring looks like.
 #[derive(Debug)]
 pub struct Bins {
     /// Which words of `filled` are not 0.
-    summary: u32,
+    summary: [u64; SUMMARY_WORDS],
     /// Which bins are not empty.
     filled: [u64; WORDS],
-    /// No run of the bin is longer: what a failed search found out stays known until a longer run comes.
-    longest: Box<[u64; BINS]>,
+    /// Of each bin, and behind them of each node.
+    links: Vec<Link>,
+    /// No run is longer: what a failed search found out stays known until a longer run comes.
+    longest: u64,
+}
+
+/// The neighbours in a ring: numbers of links.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    previous: u32,
+    next: u32,
 }
 
 impl Bins {
     pub fn new() -> Self {
-        const { assert!(WORDS <= u32::BITS as usize) };
-        Self { summary: 0, filled: [0; WORDS], longest: Box::new([0; BINS]) }
+        let ring = |bin| Link { previous: bin, next: bin };
+        Self {
+            summary: [0; SUMMARY_WORDS],
+            filled: [0; WORDS],
+            links: (0..BINS as u32).map(ring).collect(),
+            longest: 0,
+        }
     }
 
     /// Files a run under its length.
-    #[inline]
-    pub fn link(&mut self, nodes: &mut Nodes, id: u32) {
-        let length = nodes[id].length();
-        let number = bin_of(length);
-        let ring = ring_of(number);
-        let newest = nodes[ring].bin_next;
-        nodes[ring].bin_next = id;
-        nodes[newest].bin_previous = id;
-        let node = &mut nodes[id];
-        node.bin = number as u32;
-        node.bin_previous = ring;
-        node.bin_next = newest;
-        self.longest[number] = self.longest[number].max(length);
-        self.filled[number >> 6] |= 1 << (number & 63);
-        self.summary |= 1 << (number >> 6);
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
+    pub fn link(&mut self, id: u32, length: u64) {
+        let bin = bin_of(length);
+        let link = id + BINS as u32;
+        let newest = std::mem::replace(&mut self.links[bin].next, link);
+        self.links[newest as usize].previous = link;
+        self.links[link as usize] = Link { previous: bin as u32, next: newest };
+        self.longest = self.longest.max(length);
+        self.filled[bin >> 6] |= 1 << (bin & 63);
+        self.summary[bin >> 12] |= 1 << (bin >> 6 & 63);
+    }
+
+    /// Makes links, so that there are as many as nodes.
+    pub fn add_links(&mut self, nodes: usize) {
+        self.links.reserve_exact(BINS + nodes - self.links.len());
+        self.links.resize(BINS + nodes, Link { previous: 0, next: 0 });
     }
 
     /// Takes a run out of its bin.
-    #[inline]
-    pub fn unlink(&mut self, nodes: &mut Nodes, id: u32) {
-        let Node { bin: number, bin_previous: previous, bin_next: next, .. } = nodes[id];
-        nodes[previous].bin_next = next;
-        nodes[next].bin_previous = previous;
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
+    pub fn unlink(&mut self, id: u32, length: u64) {
+        let bin = bin_of(length);
+        let Link { previous, next } = self.links[id as usize + BINS];
+        self.links[previous as usize].next = next;
+        self.links[next as usize].previous = previous;
         // Only a run that is alone has the same neighbour on both sides.
         let empty = previous == next;
-        let word = &mut self.filled[number as usize >> 6];
-        *word &= !(u64::from(empty) << (number & 63));
-        self.summary &= !(u32::from(*word == 0) << (number >> 6));
-    }
-
-    /// Gives a run another start and end, and files it anew where its length asks for that.
-    #[inline]
-    pub fn relink(&mut self, nodes: &mut Nodes, id: u32, start: u64, end: u64) {
-        let number = bin_of(end - start);
-        if nodes[id].bin as usize == number {
-            self.longest[number] = self.longest[number].max(end - start);
-            nodes[id].start = start;
-            nodes[id].end = end;
-            return;
-        }
-        self.unlink(nodes, id);
-        nodes[id].start = start;
-        nodes[id].end = end;
-        self.link(nodes, id);
+        let word = &mut self.filled[bin >> 6];
+        *word &= !(u64::from(empty) << (bin & 63));
+        self.summary[bin >> 12] &= !(u64::from(*word == 0) << (bin >> 6 & 63));
     }
 
     /// The first bin from `number` on that is not empty.
@@ -89,55 +92,57 @@ impl Bins {
         if rest != 0 {
             return Some(word << 6 | rest.trailing_zeros() as usize);
         }
-        let words = self.summary & (u32::MAX << word << 1);
-        if words == 0 {
-            return None;
+        let mut summary = number >> 12;
+        let mut words = self.summary[summary] & (u64::MAX << (word & 63) << 1);
+        while words == 0 {
+            summary += 1;
+            words = *self.summary.get(summary)?;
         }
-        let word = words.trailing_zeros() as usize;
+        let word = summary << 6 | words.trailing_zeros() as usize;
         Some(word << 6 | self.filled[word].trailing_zeros() as usize)
     }
 
     /// The last bin up to `number` that is not empty.
     pub fn filled_up_to(&self, number: usize) -> Option<usize> {
         let number = number.min(BINS - 1);
-        let mut word = number >> 6;
-        let mut rest = self.filled[word] & (u64::MAX >> (63 - (number & 63)));
-        if rest == 0 {
-            word = (self.summary & !(u32::MAX << word)).checked_ilog2()? as usize;
-            rest = self.filled[word];
+        let rest = self.filled[number >> 6] & (u64::MAX >> (63 - (number & 63)));
+        if rest != 0 {
+            return Some(number >> 6 << 6 | rest.ilog2() as usize);
         }
-        Some(word << 6 | rest.ilog2() as usize)
+        let word = (0..number >> 6).rev().find(|&word| self.filled[word] != 0)?;
+        Some(word << 6 | self.filled[word].ilog2() as usize)
     }
 
-    /// No run of the bin is longer than this; there may be none at all.
+    /// The newest run of a bin that is not empty.
     #[inline]
-    pub fn longest(&self, number: usize) -> u64 {
-        self.longest.get(number).copied().unwrap_or(0)
+    pub fn newest(&self, bin: usize) -> u32 {
+        self.links[bin].next - BINS as u32
     }
 
-    /// Notes that no run of the bin is longer than this.
-    pub fn note_longest(&mut self, number: usize, length: u64) {
-        self.longest[number] = length;
+    /// The runs of a bin, the newest first.
+    #[inline]
+    pub fn members(&self, bin: usize) -> impl Iterator<Item = u32> {
+        debug_assert!(bin < BINS);
+        let run = |link: u32| link.checked_sub(BINS as u32);
+        std::iter::successors(run(self.links[bin].next), move |&id| run(self.links[id as usize + BINS].next))
     }
 
-    /// Bytes of memory asked for.
-    pub fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.longest)
+    /// No run is longer than this; there may be none at all.
+    #[inline]
+    pub fn longest(&self) -> u64 {
+        self.longest
     }
-}
 
-/// The runs of a bin, the newest first.
-#[inline]
-pub fn members(nodes: &Nodes, number: usize) -> impl Iterator<Item = u32> {
-    debug_assert!(number < BINS);
-    let ring = ring_of(number);
-    let in_ring = move |id| (id != ring).then_some(id);
-    std::iter::successors(in_ring(nodes[ring].bin_next), move |&id| in_ring(nodes[id].bin_next))
-}
+    /// Notes that no run is longer than this.
+    pub fn note_longest(&mut self, length: u64) {
+        self.longest = length;
+    }
 
-/// The node that the ring of a bin begins and ends at. The first of all is [`NIL`](super::node::NIL).
-fn ring_of(bin: usize) -> u32 {
-    bin as u32 + 1
+    /// Bytes of memory that the runs need, and bytes that the bins need.
+    pub fn memory_bytes(&self) -> (usize, usize) {
+        let runs = (self.links.capacity() - BINS) * size_of::<Link>();
+        (runs, BINS * size_of::<Link>())
+    }
 }
 
 #[cfg(test)]
@@ -157,13 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn bins_are_exact_below_64() {
-        for length in 0..64 {
+    fn bins_are_exact_below_512() {
+        for length in 0..512 {
             assert_eq!(bin_of(length), length as usize);
         }
-        assert_eq!(bin_of(64), 64);
-        assert_eq!(bin_of(65), 64);
-        assert_eq!(BINS, 1025);
+        assert_eq!(bin_of(512), 512);
+        assert_eq!(bin_of(513), 512);
+        assert_eq!(BINS, 7425);
     }
 
     proptest! {
@@ -173,7 +178,7 @@ mod tests {
             prop_assert!(shortest_of(bin) <= length);
             prop_assert_eq!(bin_of(shortest_of(bin)), bin);
             prop_assert!(length < shortest_of(bin + 1));
-            prop_assert!(length - shortest_of(bin) <= length / 32);
+            prop_assert!(length - shortest_of(bin) <= length / 256);
         }
     }
 }

@@ -1,15 +1,12 @@
 //! Which free run to take: nearly the shortest that fits, found in bounded time.
 
 use super::FreeRuns;
-use super::bins::{BINS, bin_of, members};
+use super::bins::{BINS, bin_of};
 use crate::pool::run::{Span, offset_of};
 
-/// Runs of the request's own bin that are looked at before the shortest that fits is taken. The rest of a
-/// bin is looked at only where the request would fail otherwise.
-const SCAN_OWN: usize = 16;
-/// The same for the next bin that is not empty, where every run fits and they differ by one 32nd
-/// at most.
-const SCAN_NEXT: usize = 4;
+/// Runs of a bin that are looked at for one that is long enough. The rest of a bin is looked at only where
+/// the request would fail otherwise.
+const SCAN: usize = 16;
 
 /// What a place must offer.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +30,14 @@ impl FreeRuns {
     /// Takes `fit` from nearly the shortest free run that has it, from its front.
     #[inline]
     pub fn take_best(&mut self, fit: Fit) -> Option<Span> {
-        let id = if fit.alignment == 1 { self.best(fit.length) } else { self.best_aligned(fit) }?;
+        if fit.alignment == 1 {
+            return self.best(fit.length).map(|id| self.take_front(id, fit.length));
+        }
+        self.take_aligned(fit)
+    }
+
+    fn take_aligned(&mut self, fit: Fit) -> Option<Span> {
+        let id = self.best_aligned(fit)?;
         let start = fit.start_in(self.nodes[id].start, self.nodes[id].end)?;
         let span = Span::new(start, start + fit.length);
         self.take(id, span);
@@ -64,24 +68,39 @@ impl FreeRuns {
         self.longest().map(|id| self.span(id))
     }
 
-    /// Of the first runs of the bin of `length` the shortest that is long enough, or else of the next bin.
+    /// A run of the first bin that has one that is long enough.
     #[inline]
     fn best(&mut self, length: u64) -> Option<u32> {
         let own = bin_of(length);
-        let may_fit = self.bins.longest(own) >= length;
-        if may_fit && let Some(id) = self.shortest_fitting(own, length, SCAN_OWN) {
-            return Some(id);
+        let bin = self.bins.filled_from(own)?;
+        let id = self.bins.newest(bin);
+        // Every run is long enough but in the request's own bin, and there as well below 512 extents.
+        if self.nodes[id].length() >= length { Some(id) } else { self.best_of_own(own, length) }
+    }
+
+    /// As `best`, where the newest run of the request's own bin is too short.
+    #[inline(never)]
+    fn best_of_own(&mut self, own: usize, length: u64) -> Option<u32> {
+        let fits = |&id: &u32| self.nodes[id].length() >= length;
+        let fitting = self.bins.members(own).take(SCAN).find(fits);
+        if fitting.is_some() {
+            return fitting;
         }
-        if let Some(next) = self.bins.filled_from(own + 1) {
-            return self.shortest_fitting(next, length, SCAN_NEXT);
+        match self.bins.filled_from(own + 1) {
+            Some(bin) => Some(self.bins.newest(bin)),
+            None => self.last_resort(own, length),
         }
-        if !may_fit {
+    }
+
+    #[cold]
+    fn last_resort(&mut self, own: usize, length: u64) -> Option<u32> {
+        if self.bins.longest() < length {
             return None;
         }
-        let found = self.shortest_fitting(own, length, usize::MAX);
+        let found = self.shortest_fitting(own, length);
         if found.is_none() {
-            // The bin's bound was too high: the next request like this one costs nothing.
-            self.bins.note_longest(own, length - 1);
+            // The bound was too high: the next request like this one costs nothing.
+            self.bins.note_longest(length - 1);
         }
         found
     }
@@ -92,7 +111,7 @@ impl FreeRuns {
         let mut number = bin_of(fit.length);
         let first = number;
         while let Some(bin) = self.bins.filled_from(number) {
-            if let Some(id) = self.shortest_aligned(bin, fit, SCAN_OWN) {
+            if let Some(id) = self.shortest_aligned(bin, fit, SCAN) {
                 return Some(id);
             }
             number = bin + 1;
@@ -103,32 +122,20 @@ impl FreeRuns {
         (first..sure).find_map(|bin| self.shortest_aligned(bin, fit, usize::MAX))
     }
 
-    /// Of the first `scan` runs of a bin, the shortest of at least `length`.
-    #[inline]
-    fn shortest_fitting(&self, bin: usize, length: u64, scan: usize) -> Option<u32> {
-        let mut best = None;
-        let mut best_length = u64::MAX;
-        for id in members(&self.nodes, bin).take(scan) {
-            let candidate = self.nodes[id].length();
-            if candidate >= length && candidate < best_length {
-                best = Some(id);
-                best_length = candidate;
-                if candidate == length {
-                    break;
-                }
-            }
-        }
-        best
+    /// The shortest run of a bin that has at least `length`.
+    fn shortest_fitting(&self, bin: usize, length: u64) -> Option<u32> {
+        let fitting = self.bins.members(bin).filter(|&id| self.nodes[id].length() >= length);
+        fitting.min_by_key(|&id| self.nodes[id].length())
     }
 
     fn shortest_aligned(&self, bin: usize, fit: Fit, scan: usize) -> Option<u32> {
-        let members = members(&self.nodes, bin).take(scan);
+        let members = self.bins.members(bin).take(scan);
         let fitting = members.filter(|&id| fit.start_in(self.nodes[id].start, self.nodes[id].end).is_some());
         fitting.min_by_key(|&id| self.nodes[id].length())
     }
 
     fn longest(&self) -> Option<u32> {
         let bin = self.bins.filled_up_to(usize::MAX)?;
-        members(&self.nodes, bin).max_by_key(|&id| self.nodes[id].length())
+        self.bins.members(bin).max_by_key(|&id| self.nodes[id].length())
     }
 }

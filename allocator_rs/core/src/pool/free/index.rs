@@ -1,154 +1,168 @@
-//! Free runs by place, one index a segment: which run is the first to end behind an address?
+//! Free runs by place, one index a segment: which run is the first to end at an address or behind it?
 //!
-//! A run is filed under the chunk of its *last* extent: taking extents off its front, which is what
-//! every allocation does, then leaves the index alone. A bitmap says which chunks have runs, a table
-//! leads to a chunk's first run, and the runs of a chunk are linked in ascending order.
+//! All runs of a segment are linked in ascending order. A run is also filed under the chunk that its end
+//! lies in: taking extents off its front, which is what every allocation does, then leaves the index
+//! alone. An array holds the first run of each chunk, a bitmap says which chunks have any.
+//!
+//! Chunks become smaller as runs become more. So a chunk seldom has two, a word of the bitmap seldom none,
+//! and the index stays as small as the runs themselves, however large the segment is.
 
 use super::bitmap::Bitmap;
-use super::node::{NIL, Nodes};
-use super::table::{Place, Table};
+use super::node::Nodes;
 use crate::pool::run::offset_of;
 
-/// Extents in a chunk, as a power of two: a bitmap of 4 KiB for 1 TiB of 1 MiB extents, while even a
-/// comb of single free extents has no more than 16 runs in a chunk.
-const CHUNK_SHIFT: u32 = 5;
+/// Chunks that there are for a run at least, unless they are single extents; at most twice as many.
+const CHUNKS_A_RUN: usize = 2;
+/// Runs that the chunks of a new segment are enough for.
+const FIRST_RUNS: usize = 32;
 
 #[derive(Debug)]
 pub struct SegmentIndex {
     extents: u64,
+    /// The node between the last run and the first.
+    border: u32,
+    runs: usize,
+    /// Extents in a chunk, as a power of two.
+    chunk_shift: u32,
+    /// Which chunks have runs.
     chunks: Bitmap,
-    firsts: Table,
+    /// The first run of each chunk that has any.
+    firsts: Vec<u32>,
 }
 
 impl SegmentIndex {
-    pub fn new(extents: u64) -> Self {
-        Self { extents, chunks: Bitmap::new(chunks_for(extents)), firsts: Table::new() }
+    pub fn new(extents: u64, border: u32) -> Self {
+        Self::with_room_for(FIRST_RUNS, extents, border)
+    }
+
+    fn with_room_for(runs: usize, extents: u64, border: u32) -> Self {
+        let chunks = (runs.max(FIRST_RUNS) * CHUNKS_A_RUN) as u64;
+        Self::with_shift(extents, border, (extents / chunks).checked_ilog2().unwrap_or(0))
+    }
+
+    fn with_shift(extents: u64, border: u32, chunk_shift: u32) -> Self {
+        let chunks = (extents >> chunk_shift) + 1;
+        let firsts = vec![0; chunks as usize];
+        Self { extents, border, runs: 0, chunk_shift, chunks: Bitmap::new(chunks), firsts }
     }
 
     pub fn extents(&self) -> u64 {
         self.extents
     }
 
-    pub fn grow(&mut self, extents: u64) {
-        self.chunks = self.chunks.grown(chunks_for(extents));
-        self.extents = extents;
-    }
-
+    /// Makes room for so many runs in a segment that has none.
     pub fn reserve(&mut self, runs: usize) {
-        self.firsts.reserve(runs);
+        *self = Self::with_room_for(runs, self.extents, self.border);
     }
 
+    /// The same runs in a longer segment.
+    pub fn grow(&mut self, nodes: &Nodes, extents: u64) {
+        self.extents = extents;
+        self.file_all(nodes, self.chunk_shift);
+    }
+
+    /// Files all runs under chunks of another size.
+    #[cold]
+    fn file_all(&mut self, nodes: &Nodes, chunk_shift: u32) {
+        let runs = self.runs;
+        *self = Self::with_shift(self.extents, self.border, chunk_shift);
+        self.runs = runs;
+        let mut id = nodes[self.border].place_next;
+        let mut filed = usize::MAX;
+        while id != self.border {
+            let chunk = self.chunk_of(nodes[id].end);
+            if chunk != filed {
+                self.firsts[chunk] = id;
+                self.chunks.set(chunk as u64);
+                filed = chunk;
+            }
+            id = nodes[id].place_next;
+        }
+    }
+
+    pub fn border(&self) -> u32 {
+        self.border
+    }
+
+    /// Adds a run in front of `behind`.
     #[inline]
-    pub fn add(&mut self, nodes: &mut Nodes, id: u32) {
-        let end = nodes[id].end;
-        let chunk = chunk_of(end - 1);
-        if !self.chunks.contains(chunk.into()) {
-            self.chunks.set(chunk.into());
-            self.firsts.insert(chunk, id, |id| chunk_of(nodes[id].end - 1));
-            nodes[id].chunk_next = NIL;
-            return;
-        }
-        let place = self.place(nodes, chunk);
-        let mut before = NIL;
-        let mut behind = self.firsts.node(&place);
-        while behind != NIL && nodes[behind].end < end {
-            before = behind;
-            behind = nodes[behind].chunk_next;
-        }
-        nodes[id].chunk_next = behind;
-        if before == NIL {
-            self.firsts.replace(&place, id);
-        } else {
-            nodes[before].chunk_next = id;
+    pub fn add(&mut self, nodes: &mut Nodes, id: u32, behind: u32) {
+        let before = nodes[behind].place_previous;
+        nodes[before].place_next = id;
+        nodes[behind].place_previous = id;
+        nodes[id].place_previous = before;
+        nodes[id].place_next = behind;
+        self.file(nodes, id);
+        self.runs += 1;
+        if self.runs * CHUNKS_A_RUN > self.firsts.len() && self.chunk_shift > 0 {
+            self.file_all(nodes, self.chunk_shift - 1);
         }
     }
 
     #[inline]
     pub fn remove(&mut self, nodes: &mut Nodes, id: u32) {
-        let chunk = chunk_of(nodes[id].end - 1);
-        let next = nodes[id].chunk_next;
-        let place = self.place(nodes, chunk);
-        let mut before = self.firsts.node(&place);
-        if before != id {
-            while nodes[before].chunk_next != id {
-                before = nodes[before].chunk_next;
+        self.runs -= 1;
+        self.unfile(nodes, id);
+        let (before, behind) = (nodes[id].place_previous, nodes[id].place_next);
+        nodes[before].place_next = behind;
+        nodes[behind].place_previous = before;
+    }
+
+    /// Files a run that is in the ring under the chunk of its end.
+    #[inline]
+    pub fn file(&mut self, nodes: &Nodes, id: u32) {
+        let chunk = self.chunk_of(nodes[id].end);
+        if self.chunk_of(nodes[nodes[id].place_previous].end) != chunk {
+            self.firsts[chunk] = id;
+            self.chunks.set(chunk as u64);
+        }
+    }
+
+    /// The opposite of `file`; the run may then get another end and be filed anew.
+    #[inline]
+    pub fn unfile(&mut self, nodes: &Nodes, id: u32) {
+        let chunk = self.chunk_of(nodes[id].end);
+        if self.firsts[chunk] == id {
+            let behind = nodes[id].place_next;
+            if self.chunk_of(nodes[behind].end) == chunk {
+                self.firsts[chunk] = behind;
+            } else {
+                self.chunks.clear(chunk as u64);
             }
-            nodes[before].chunk_next = next;
-        } else if next != NIL {
-            self.firsts.replace(&place, next);
-        } else {
-            self.firsts.remove(&place);
-            self.chunks.clear(chunk.into());
         }
     }
 
     /// Whether a run that ends at either address is filed under the same chunk.
     #[inline]
-    pub fn same_place(one_end: u64, other_end: u64) -> bool {
-        chunk_of(one_end - 1) == chunk_of(other_end - 1)
+    pub fn same_place(&self, one_end: u64, other_end: u64) -> bool {
+        self.chunk_of(one_end) == self.chunk_of(other_end)
     }
 
-    /// The run that ends exactly at `address`, and the first one that ends behind it; [`NIL`] for none.
+    /// The first run that ends at `address` or behind it, or else the border.
     #[inline]
-    pub fn around(&self, nodes: &Nodes, address: u64) -> (u32, u32) {
-        let offset = offset_of(address);
-        let chunk = (offset.saturating_sub(1)) >> CHUNK_SHIFT;
-        let mut before = NIL;
-        let Some(mut found) = self.chunks.next(chunk) else { return (NIL, NIL) };
-        if found == chunk {
-            let mut id = self.first(nodes, found as u32);
-            while id != NIL && nodes[id].end <= address {
-                before = id;
-                id = nodes[id].chunk_next;
-            }
-            if before != NIL && nodes[before].end != address {
-                before = NIL;
-            }
-            if id != NIL {
-                return (before, id);
-            }
-            match self.chunks.next(chunk + 1) {
-                Some(next) => found = next,
-                None => return (before, NIL),
-            }
+    pub fn reaching(&self, nodes: &Nodes, address: u64) -> u32 {
+        let Some(chunk) = self.chunks.next(self.chunk_of(address) as u64) else { return self.border };
+        let mut id = self.firsts[chunk as usize];
+        while nodes[id].end < address {
+            id = nodes[id].place_next;
         }
-        (before, self.first(nodes, found as u32))
+        id
     }
 
     /// All runs in ascending order.
     pub fn ascending<'a>(&'a self, nodes: &'a Nodes) -> impl Iterator<Item = u32> + use<'a> {
-        let chunks = std::iter::successors(self.chunks.next(0), |&chunk| self.chunks.next(chunk + 1));
-        chunks.flat_map(|chunk| {
-            std::iter::successors(Some(self.first(nodes, chunk as u32)), |&id| {
-                let next = nodes[id].chunk_next;
-                (next != NIL).then_some(next)
-            })
-        })
+        let run = |id| (id != self.border).then_some(id);
+        std::iter::successors(run(nodes[self.border].place_next), move |&id| run(nodes[id].place_next))
     }
 
-    /// Bytes of memory that the runs need, and bytes that the segment needs whatever its runs.
-    pub fn memory_bytes(&self) -> (usize, usize) {
-        (self.firsts.memory_bytes(), self.chunks.memory_bytes())
+    /// Bytes of memory asked for.
+    pub fn memory_bytes(&self) -> usize {
+        self.firsts.capacity() * size_of::<u32>() + self.chunks.memory_bytes()
     }
 
-    /// The first run of a chunk that has any.
+    /// The chunk of an address within its segment.
     #[inline]
-    fn first(&self, nodes: &Nodes, chunk: u32) -> u32 {
-        self.firsts.node(&self.place(nodes, chunk))
+    fn chunk_of(&self, address: u64) -> usize {
+        (offset_of(address) >> self.chunk_shift) as usize
     }
-
-    #[inline]
-    fn place(&self, nodes: &Nodes, chunk: u32) -> Place {
-        self.firsts.find(chunk, |id| chunk_of(nodes[id].end - 1) == chunk)
-    }
-}
-
-fn chunks_for(extents: u64) -> u64 {
-    extents.div_ceil(1 << CHUNK_SHIFT)
-}
-
-/// The chunk of an address within its segment.
-#[inline]
-fn chunk_of(address: u64) -> u32 {
-    (offset_of(address) >> CHUNK_SHIFT) as u32
 }

@@ -1,7 +1,7 @@
 //! The rules that tie nodes, bins and index together.
 
 use super::FreeRuns;
-use super::bins::{BINS, bin_of, members};
+use super::bins::{BINS, bin_of};
 
 impl FreeRuns {
     /// # Errors
@@ -28,11 +28,13 @@ impl FreeRuns {
                 if reached.is_some_and(|end| node.start <= end) {
                     return Err(format!("the free run at {} touches the one before it", node.start));
                 }
-                if segment.around(&self.nodes, node.start).1 != id {
-                    return Err(format!("the free run at {} is not found by its start", node.start));
+                for address in [node.start, node.start + 1, node.end] {
+                    if segment.reaching(&self.nodes, address) != id {
+                        return Err(format!("the free run at {} is not found by {address}", node.start));
+                    }
                 }
-                if segment.around(&self.nodes, node.end).0 != id {
-                    return Err(format!("the free run at {} is not found by its end", node.start));
+                if self.nodes[node.place_next].place_previous != id {
+                    return Err(format!("the run behind the free run at {} does not know it", node.start));
                 }
                 reached = Some(node.end);
                 runs += 1;
@@ -54,15 +56,11 @@ impl FreeRuns {
         let mut runs = 0;
         for number in 0..BINS {
             let mut count = 0;
-            let mut previous = None;
-            for id in members(&self.nodes, number) {
-                let node = self.nodes[id];
-                let filed = node.bin as usize == number && bin_of(node.length()) == number;
-                let linked = previous.is_none_or(|previous| previous == node.bin_previous);
-                if !filed || !linked || node.length() > self.bins.longest(number) {
-                    return Err(format!("the free run at {} is wrong in bin {number}", node.start));
+            for id in self.bins.members(number) {
+                let length = self.nodes[id].length();
+                if bin_of(length) != number || length > self.bins.longest() {
+                    return Err(format!("the free run at {} is wrong in bin {number}", self.nodes[id].start));
                 }
-                previous = Some(id);
                 count += 1;
             }
             if (count > 0) != (self.bins.filled_from(number) == Some(number)) {

@@ -1,7 +1,7 @@
 //! The free extents of a pool: every one is in exactly one free run, and no two runs touch.
 //!
 //! A run is found by length through [`bins`] and by place through [`index`]. Its data is one node of
-//! 32 bytes; an operation touches the node, its neighbours in the bin, and a slot or two of the index.
+//! 32 bytes and a link of 8; an operation touches those, its neighbours', and an entry or two of the index.
 
 mod bins;
 mod bitmap;
@@ -9,13 +9,12 @@ mod fit;
 mod index;
 mod invariants;
 mod node;
-mod table;
 
 use index::SegmentIndex;
-use node::{NIL, Nodes};
+use node::{Node, Nodes};
 
 use super::run::{Span, address, segment_of};
-use bins::{BINS, Bins, members};
+use bins::Bins;
 pub use fit::Fit;
 
 /// All free runs of a pool.
@@ -29,17 +28,19 @@ pub struct FreeRuns {
 
 impl FreeRuns {
     pub fn new() -> Self {
-        Self { nodes: Nodes::new(BINS), bins: Bins::new(), segments: Vec::new(), extents: 0 }
+        Self { nodes: Nodes::new(), bins: Bins::new(), segments: Vec::new(), extents: 0 }
     }
 
     /// Adds a segment of which nothing is free yet.
     pub fn add_segment(&mut self, extents: u64) {
-        self.segments.push(SegmentIndex::new(extents));
+        self.make_nodes();
+        let border = self.nodes.add_border();
+        self.segments.push(SegmentIndex::new(extents, border));
     }
 
     /// Lengthens a segment; what is new is not free yet.
     pub fn grow_segment(&mut self, segment: usize, extents: u64) {
-        self.segments[segment].grow(extents);
+        self.segments[segment].grow(&self.nodes, extents);
     }
 
     pub fn segment_extents(&self, segment: u32) -> Option<u64> {
@@ -60,9 +61,9 @@ impl FreeRuns {
         self.nodes.used()
     }
 
-    /// Makes room for `runs` in all, of which about `per_segment` lie in each segment.
+    /// Makes room for `runs` in all, of which so many lie in each segment.
     pub fn reserve(&mut self, runs: usize, per_segment: impl Fn(usize) -> usize) {
-        self.nodes.reserve(runs);
+        self.nodes.reserve(runs + self.segments.len());
         for (number, segment) in self.segments.iter_mut().enumerate() {
             segment.reserve(per_segment(number));
         }
@@ -76,8 +77,8 @@ impl FreeRuns {
 
     /// The first free run that has extents of `span`.
     pub fn meeting(&self, span: Span) -> Option<Span> {
-        let (_, id) = self.index(span.start).around(&self.nodes, span.start);
-        (id != NIL && self.nodes[id].start < span.end).then(|| self.span(id))
+        let id = self.index(span.start).reaching(&self.nodes, span.start + 1);
+        (self.nodes[id].start < span.end).then(|| self.span(id))
     }
 
     /// The free run that begins where `span` ends.
@@ -85,12 +86,29 @@ impl FreeRuns {
     /// # Errors
     /// The first free run that has extents of `span`.
     pub fn following(&self, span: Span) -> Result<Option<Span>, Span> {
-        let (_, id) = self.index(span.start).around(&self.nodes, span.start);
-        if id == NIL || self.nodes[id].start > span.end {
+        let id = self.index(span.start).reaching(&self.nodes, span.start + 1);
+        if self.nodes[id].start > span.end {
             return Ok(None);
         }
         let found = self.span(id);
         if found.start < span.end { Err(found) } else { Ok(Some(found)) }
+    }
+
+    /// Takes the first `extents` behind `span`; false, and nothing is changed, where not all are free.
+    ///
+    /// # Errors
+    /// The first free run that has extents of `span`.
+    pub fn take_behind(&mut self, span: Span, extents: u64) -> Result<bool, Span> {
+        let id = self.index(span.start).reaching(&self.nodes, span.start + 1);
+        let Node { start, end, .. } = self.nodes[id];
+        if start < span.end {
+            return Err(self.span(id));
+        }
+        let fits = start == span.end && end - start >= extents;
+        if fits && extents > 0 {
+            self.take_front(id, extents);
+        }
+        Ok(fits || extents == 0)
     }
 
     /// Makes the extents of `span` free, and one with the free runs that they touch.
@@ -99,37 +117,33 @@ impl FreeRuns {
     /// The first free run that has extents of `span`; nothing was changed.
     #[inline]
     pub fn give(&mut self, span: Span) -> Result<(), Span> {
-        let (before, behind) = self.index(span.start).around(&self.nodes, span.start);
-        let mut joins_behind = false;
-        if behind != NIL {
-            let start = self.nodes[behind].start;
-            if start < span.end {
-                return Err(self.span(behind));
-            }
-            joins_behind = start == span.end;
+        let found = self.index(span.start).reaching(&self.nodes, span.start);
+        let Node { end, place_next, .. } = self.nodes[found];
+        let joins_before = end == span.start;
+        let behind = if joins_before { place_next } else { found };
+        let behind_start = self.nodes[behind].start;
+        if behind_start < span.end {
+            return Err(self.span(behind));
         }
         self.extents += span.length();
-        match (before != NIL, joins_behind) {
+        match (joins_before, behind_start == span.end) {
             (true, true) => {
-                let start = self.nodes[before].start;
-                self.remove(before);
-                let end = self.nodes[behind].end;
-                self.bins.relink(&mut self.nodes, behind, start, end);
+                let start = self.nodes[found].start;
+                self.remove(found);
+                self.move_start(behind, start);
             }
-            (true, false) => self.move_end(before, span.end),
-            (false, true) => {
-                let end = self.nodes[behind].end;
-                self.bins.relink(&mut self.nodes, behind, span.start, end);
-            }
-            (false, false) => self.insert(span),
+            (true, false) => self.move_end(found, span.end),
+            (false, true) => self.move_start(behind, span.start),
+            (false, false) => self.insert(span, behind),
         }
         Ok(())
     }
 
-    /// Makes the extents of `span` free, which touches no free run and meets none.
-    pub fn give_apart(&mut self, span: Span) {
+    /// Makes the extents of `span` free, which lies behind all free runs of its segment and touches none.
+    pub fn append(&mut self, span: Span) {
         self.extents += span.length();
-        self.insert(span);
+        let border = self.index(span.start).border();
+        self.insert(span, border);
     }
 
     /// Takes the free extents of `span`, all of which lie in one free run.
@@ -137,9 +151,9 @@ impl FreeRuns {
     /// # Panics
     /// Where there is no such run.
     pub fn take_at(&mut self, span: Span) {
-        let (_, id) = self.index(span.start).around(&self.nodes, span.start);
+        let id = self.index(span.start).reaching(&self.nodes, span.start + 1);
         assert!(
-            id != NIL && self.nodes[id].start <= span.start && span.end <= self.nodes[id].end,
+            self.nodes[id].start <= span.start && span.end <= self.nodes[id].end,
             "only free extents can be taken"
         );
         self.take(id, span);
@@ -152,41 +166,82 @@ impl FreeRuns {
         self.extents -= span.length();
         match (start == span.start, span.end == end) {
             (true, true) => self.remove(id),
-            (true, false) => self.bins.relink(&mut self.nodes, id, span.end, end),
+            (true, false) => self.move_start(id, span.end),
             (false, true) => self.move_end(id, span.start),
             (false, false) => {
-                self.bins.relink(&mut self.nodes, id, span.end, end);
-                self.insert(Span::new(start, span.start));
+                self.move_start(id, span.end);
+                self.insert(Span::new(start, span.start), id);
             }
         }
     }
 
+    /// Adds a run in front of the run `behind`.
     #[inline]
-    fn insert(&mut self, span: Span) {
+    fn insert(&mut self, span: Span, behind: u32) {
+        self.make_nodes();
         let id = self.nodes.add(span.start, span.end);
-        self.bins.link(&mut self.nodes, id);
-        self.segments[segment_of(span.start)].add(&mut self.nodes, id);
+        self.bins.link(id, span.length());
+        self.segments[segment_of(span.start)].add(&mut self.nodes, id, behind);
     }
 
     #[inline]
     fn remove(&mut self, id: u32) {
         let start = self.nodes[id].start;
         self.segments[segment_of(start)].remove(&mut self.nodes, id);
-        self.bins.unlink(&mut self.nodes, id);
+        self.bins.unlink(id, self.nodes[id].length());
         self.nodes.remove(id);
+    }
+
+    /// Gives a run another start; the index need not know.
+    #[inline]
+    fn move_start(&mut self, id: u32, start: u64) {
+        let node = &mut self.nodes[id];
+        let (old, new) = (node.length(), node.end - start);
+        node.start = start;
+        self.bins.unlink(id, old);
+        self.bins.link(id, new);
     }
 
     #[inline]
     fn move_end(&mut self, id: u32, end: u64) {
-        let (start, old_end) = (self.nodes[id].start, self.nodes[id].end);
-        if SegmentIndex::same_place(old_end, end) {
-            self.bins.relink(&mut self.nodes, id, start, end);
+        let Node { start, end: old_end, .. } = self.nodes[id];
+        self.bins.unlink(id, old_end - start);
+        self.bins.link(id, end - start);
+        let segment = &mut self.segments[segment_of(start)];
+        if segment.same_place(old_end, end) {
+            self.nodes[id].end = end;
             return;
         }
-        let segment = segment_of(start);
-        self.segments[segment].remove(&mut self.nodes, id);
-        self.bins.relink(&mut self.nodes, id, start, end);
-        self.segments[segment].add(&mut self.nodes, id);
+        segment.unfile(&self.nodes, id);
+        self.nodes[id].end = end;
+        segment.file(&self.nodes, id);
+    }
+
+    #[inline]
+    fn make_nodes(&mut self) {
+        if self.nodes.all_used() {
+            self.make_more_nodes();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_more_nodes(&mut self) {
+        let nodes = self.nodes.make_more();
+        self.bins.add_links(nodes);
+    }
+
+    /// Takes the first extents of a run.
+    #[inline]
+    fn take_front(&mut self, id: u32, length: u64) -> Span {
+        let Node { start, end, .. } = self.nodes[id];
+        self.extents -= length;
+        if start + length == end {
+            self.remove(id);
+        } else {
+            self.move_start(id, start + length);
+        }
+        Span::new(start, start + length)
     }
 
     #[inline]
@@ -204,15 +259,15 @@ impl FreeRuns {
         let bins = std::iter::successors(self.bins.filled_up_to(usize::MAX), |&bin| {
             bin.checked_sub(1).and_then(|below| self.bins.filled_up_to(below))
         });
-        bins.map(|bin| members(&self.nodes, bin).map(|id| self.span(id)).collect())
+        bins.map(|bin| self.bins.members(bin).map(|id| self.span(id)).collect())
     }
 
     /// Bytes of memory that the free runs need, and bytes that the pool needs whatever its free runs.
     pub fn memory_bytes(&self) -> (usize, usize) {
-        let (nodes, rings) = self.nodes.memory_bytes();
-        let fixed = rings + self.bins.memory_bytes() + self.segments.capacity() * size_of::<SegmentIndex>();
-        let segments = self.segments.iter().map(SegmentIndex::memory_bytes);
-        segments.fold((nodes, fixed), |(runs, fixed), (index, chunks)| (runs + index, fixed + chunks))
+        let (links, rings) = self.bins.memory_bytes();
+        let segments: usize = self.segments.iter().map(SegmentIndex::memory_bytes).sum();
+        let fixed = rings + self.segments.capacity() * size_of::<SegmentIndex>();
+        (self.nodes.memory_bytes() + links + segments, fixed)
     }
 
     /// The address behind the last extent of a segment.

@@ -3,21 +3,22 @@
 /// No node.
 pub const NIL: u32 = 0;
 
-/// A free run, in the list of its bin (both ways) and in the list of its chunk (one way).
+/// A free run, in the ring of its segment, which is in ascending order.
+///
+/// Aligned to its size, so that it lies in one cache line.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
 pub struct Node {
     /// Address of the first extent.
     pub start: u64,
     /// Address behind the last extent.
     pub end: u64,
-    pub bin: u32,
-    pub bin_previous: u32,
-    pub bin_next: u32,
-    /// The next run of the chunk in ascending order; of an unused node, the next unused one.
-    pub chunk_next: u32,
+    pub place_previous: u32,
+    /// Of an unused node, the next unused one.
+    pub place_next: u32,
 }
 
-const UNUSED: Node = Node { start: 0, end: 0, bin: 0, bin_previous: NIL, bin_next: NIL, chunk_next: NIL };
+const UNUSED: Node = Node { start: 0, end: 0, place_previous: NIL, place_next: NIL };
 
 impl Node {
     #[inline]
@@ -31,15 +32,21 @@ impl Node {
 pub struct Nodes {
     all: Vec<Node>,
     first_unused: u32,
-    rings: usize,
     used: usize,
 }
 
 impl Nodes {
-    /// No runs yet, but `rings` nodes with the numbers 1 and up, each a ring of its own.
-    pub fn new(rings: usize) -> Self {
-        let ring = |id| Node { bin_previous: id, bin_next: id, ..UNUSED };
-        Self { all: (0..=rings as u32).map(ring).collect(), first_unused: NIL, rings, used: 0 }
+    pub fn new() -> Self {
+        Self { all: vec![UNUSED], first_unused: NIL, used: 0 }
+    }
+
+    /// A node that the ring of a segment begins and ends at: behind all runs.
+    pub fn add_border(&mut self) -> u32 {
+        let id = self.add(u64::MAX, u64::MAX);
+        self.used -= 1;
+        self[id].place_previous = id;
+        self[id].place_next = id;
+        id
     }
 
     pub fn used(&self) -> usize {
@@ -50,11 +57,9 @@ impl Nodes {
     #[inline]
     pub fn add(&mut self, start: u64, end: u64) -> u32 {
         self.used += 1;
-        let mut id = self.first_unused;
-        if id == NIL {
-            id = self.add_unused();
-        }
-        self.first_unused = self[id].chunk_next;
+        let id = self.first_unused;
+        debug_assert_ne!(id, NIL, "there is a node to add");
+        self.first_unused = self[id].place_next;
         self[id] = Node { start, end, ..UNUSED };
         id
     }
@@ -62,29 +67,38 @@ impl Nodes {
     #[inline]
     pub fn remove(&mut self, id: u32) {
         self.used -= 1;
-        self[id] = Node { chunk_next: self.first_unused, ..UNUSED };
+        self[id] = Node { place_next: self.first_unused, ..UNUSED };
         self.first_unused = id;
     }
 
     pub fn reserve(&mut self, nodes: usize) {
-        self.all.reserve_exact((self.rings + 1 + nodes).saturating_sub(self.all.len()));
+        self.all.reserve_exact((nodes + 1).saturating_sub(self.all.len()));
     }
 
-    /// Bytes of memory that the runs need, and bytes that the rings need.
-    pub fn memory_bytes(&self) -> (usize, usize) {
-        let rings = self.rings + 1;
-        ((self.all.capacity() - rings) * size_of::<Node>(), rings * size_of::<Node>())
+    /// Bytes of memory asked for.
+    pub fn memory_bytes(&self) -> usize {
+        self.all.capacity() * size_of::<Node>()
     }
 
-    #[cold]
-    fn add_unused(&mut self) -> u32 {
-        assert!(self.all.len() < u32::MAX as usize, "more than four thousand million free runs");
-        if self.all.len() == self.all.capacity() {
-            // By a quarter, not by doubling: half-empty memory would be most of what a free run costs.
-            self.all.reserve_exact((self.all.len() - self.rings) / 4 + 64);
+    /// Whether the next node to be added has yet to be made.
+    #[inline]
+    pub fn all_used(&self) -> bool {
+        self.first_unused == NIL
+    }
+
+    /// Makes a few nodes more, and answers with how many there are then.
+    pub fn make_more(&mut self) -> usize {
+        // By an eighth, not by doubling: half-empty memory would be most of what a free run costs.
+        let old = self.all.len();
+        let new = self.all.capacity().max(old + old / 8 + 32);
+        assert!(new < u32::MAX as usize / 2, "more than two thousand million free runs");
+        self.all.reserve_exact(new - old);
+        for id in old..new {
+            let next = if id + 1 < new { id as u32 + 1 } else { NIL };
+            self.all.push(Node { place_next: next, ..UNUSED });
         }
-        self.all.push(UNUSED);
-        self.all.len() as u32 - 1
+        self.first_unused = old as u32;
+        new
     }
 }
 
