@@ -150,7 +150,10 @@ def frozen(devices: tuple[Path, ...], time_limit_s: float) -> Iterator[None]:
 
 def thaw_left_frozen() -> None:
     """Thaw what a driver that was killed has left frozen. Called before any backend starts."""
-    for mount in MountTable.read().of_types(frozenset(FILESYSTEMS)):
+    table = MountTable.read()
+    for mount in table.of_types(frozenset(FILESYSTEMS)):
+        if table.is_on_network(mount.path.parent):  # a dead server would keep this driver from starting
+            continue
         try:
             record = _lock_record(mount.path)
         except OSError:  # no record, and so not frozen by a driver

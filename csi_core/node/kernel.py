@@ -26,16 +26,21 @@ from csi_core.node.mount_options import (
 )
 from csi_core.node.mountinfo import Mount, MountTable
 from csi_core.node.ownership import give_to_group
-from csi_core.run import run
+from csi_core.node.requests import VolumeUsage
+from csi_core.node.share_options import ShareOptions, share_contradiction, share_options
+from csi_core.node.shares import Shares
+from csi_core.node.space import local_usage
 
 __all__ = ["KernelMounts"]
 
 _BLKROSET: Final = 0x125D
-_SHARE_TIMEOUT_S: Final = 60.0
 
 
 class KernelMounts:
     """Reads /proc/self/mountinfo and mounts through :mod:`csi_core.node.mount`. Needs CAP_SYS_ADMIN."""
+
+    def __init__(self) -> None:
+        self._shares = Shares()
 
     def at(self, path: Path) -> Mount | None:
         return MountTable.read().at(path)
@@ -70,7 +75,7 @@ class KernelMounts:
     def contradiction(self, mount: Mount, capability: VolumeCapability, source: Source) -> str:
         read_only = capability.access_mode.read_only
         if isinstance(source, ShareSource):
-            return ""
+            return share_contradiction(mount, _share_options(source, capability))
         if isinstance(source, DirectorySource):
             return directory_contradiction(mount, mount_options(DIRECTORY, capability.mount_flags, read_only))
         if capability.fs_type not in ("", mount.fs_type):
@@ -138,30 +143,22 @@ class KernelMounts:
                 mount.attach(detached, path)
 
     def mount_share(self, source: ShareSource, capability: VolumeCapability, path: Path) -> None:
-        flags = [*source.mount_flags, *capability.mount_flags]
-        if capability.access_mode.read_only:
-            flags.append("ro")
-        # killed when its time is up: a mount that hangs on a dead server changes nothing here
-        run(
-            [
-                "mount",
-                "-t",
-                source.fs_type,
-                *(["-o", ",".join(flags)] if flags else []),
-                "--",
-                source.remote,
-                str(path),
-            ],
-            timeout_s=_SHARE_TIMEOUT_S,
-            mutates=False,
-        )
+        self._shares.mount(source, _share_options(source, capability), path)
+
+    def answers(self, mount: Mount) -> bool:
+        return not mount.on_network or self._shares.answers(mount)
+
+    def usage(self, mount: Mount) -> tuple[VolumeUsage, ...]:
+        return self._shares.usage(mount) if mount.on_network else local_usage(mount.path)
 
     def bind(self, source: Path, target: Path, attributes: Sequence[str] = ()) -> None:
         mount.bind(source, target, attributes)
 
     def unmount(self, path: Path) -> None:
-        for _ in MountTable.read().stack(path):
-            if not mount.unmount(path):
+        for mounted in reversed(MountTable.read().stack(path)):
+            if mounted.on_network:
+                self._shares.unmount(mounted)
+            elif not mount.unmount(path):
                 raise FailedPrecondition(f"{path} is in use and cannot be unmounted; {holders(path)}")
 
     def set_device_read_only(self, node: Path, read_only: bool) -> None:
@@ -177,8 +174,8 @@ class KernelMounts:
         return growth.device_size_bytes(node)
 
     def is_device(self, mount: Mount) -> bool:
-        # the root of a bound file is its name; only then is a stat needed, which could hang on a dead network share
-        return mount.root != "/" and not stat.S_ISDIR(mount.path.stat().st_mode)
+        # the root of a bound file is its name; only then is a stat needed, and none of a share, where it could hang
+        return mount.root != "/" and not mount.on_network and not stat.S_ISDIR(mount.path.stat().st_mode)
 
     def grow(self, mount: Mount) -> int:
         if mount.fs_type not in FILESYSTEMS or mount.root != "/":
@@ -195,6 +192,11 @@ class KernelMounts:
         finally:
             os.close(root)
         return growth.device_size_bytes(device)
+
+
+def _share_options(source: ShareSource, capability: VolumeCapability) -> ShareOptions:
+    flags = (*source.mount_flags, *capability.mount_flags)
+    return share_options(source.fs_type, flags, capability.access_mode.read_only)
 
 
 def _device_of(mount: Mount) -> Path:

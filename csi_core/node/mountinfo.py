@@ -12,7 +12,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Mount", "MountTable", "canonical", "escape", "unescape"]
+__all__ = ["NETWORK_TYPES", "Mount", "MountTable", "canonical", "escape", "unescape"]
+
+NETWORK_TYPES = frozenset({"ceph", "cifs", "nfs", "nfs4", "smb3"})
+"""Filesystems whose server can fail: any call on a path of theirs may then wait for ever."""
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -64,9 +67,17 @@ class Mount:
         return "ro" in self.options or "ro" in self.super_options
 
     @property
-    def content(self) -> tuple[str, str]:
-        """What the mount shows: equal for a filesystem and all binds of it."""
-        return self.device, self.root
+    def on_network(self) -> bool:
+        """Whether what is mounted is on a server."""
+        return self.fs_type in NETWORK_TYPES
+
+    @property
+    def content(self) -> tuple[str, str, str]:
+        """What the mount shows: equal for a filesystem and all binds of it.
+
+        Shares of one server may have one device number, and "/" as the root each; their sources tell them apart.
+        """
+        return self.device, self.root, self.source if self.on_network else ""
 
 
 def parse(line: str) -> Mount:
@@ -111,9 +122,9 @@ class MountTable:
         """Every mount on ``path``, the top one last."""
         return tuple(m for m in self._matching(f" {escape(str(path))} ") if m.path == path)
 
-    def showing(self, content: tuple[str, str]) -> tuple[Mount, ...]:
+    def showing(self, content: tuple[str, str, str]) -> tuple[Mount, ...]:
         """Every mount that shows this content (:attr:`Mount.content`)."""
-        device, root = content
+        device, root, _ = content
         return tuple(m for m in self._matching(f" {device} {escape(root)} ") if m.content == content)
 
     def of_device(self, device: Path) -> tuple[Mount, ...]:
@@ -133,14 +144,19 @@ class MountTable:
         """Every mount of a network share."""
         return tuple(m for m in self._matching(f" {escape(source)} ") if m.source == source)
 
-    def content_of(self, path: Path) -> tuple[str, str]:
+    def content_of(self, path: Path) -> tuple[str, str, str]:
         """What a mount of the directory ``path`` would show."""
         resolved = Path(os.path.realpath(path))
         for parent in (resolved, *resolved.parents):
             if (mount := self.at(parent)) is not None:
                 root = os.path.normpath(f"{mount.root}/{resolved.relative_to(parent)}")
-                return mount.device, root
-        return "", ""
+                return mount.device, root, mount.source if mount.on_network else ""
+        return "", "", ""
+
+    def is_on_network(self, path: Path) -> bool:
+        """Whether ``path`` (canonical) lies on a share; found out without touching it."""
+        mount = next((m for m in map(self.at, (path, *path.parents)) if m is not None), None)
+        return mount is not None and mount.on_network
 
     def of_types(self, fs_types: frozenset[str]) -> tuple[Mount, ...]:
         """Every mount of a filesystem of one of these types."""

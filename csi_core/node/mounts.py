@@ -9,6 +9,7 @@ from typing import Protocol
 from csi_core.model import BlockSource, ShareSource, Source, VolumeCapability
 from csi_core.node.kernel import KernelMounts
 from csi_core.node.mountinfo import Mount
+from csi_core.node.requests import VolumeUsage
 from csi_core.node.simulated import SimulatedMounts
 
 __all__ = ["KernelMounts", "Mounts", "SimulatedMounts"]
@@ -51,7 +52,27 @@ class Mounts(Protocol):
         """
 
     def mount_share(self, source: ShareSource, capability: VolumeCapability, path: Path) -> None:
-        """Mount a network share at ``path``."""
+        """Mount a network share at ``path``.
+
+        Raises:
+            Unavailable: its server does not answer.
+            PermissionDenied, FailedPrecondition: it does not let this node have it.
+            InvalidArgument: a mount option that is not allowed.
+        """
+
+    def answers(self, mount: Mount) -> bool:
+        """Whether ``mount`` can be used; False where it is of a share and stale, so that it must be mounted anew.
+
+        Raises:
+            Unavailable: the share's server does not answer.
+        """
+
+    def usage(self, mount: Mount) -> tuple[VolumeUsage, ...]:
+        """Bytes and inodes of the filesystem that ``mount`` shows.
+
+        Raises:
+            Unavailable: it is a share, and its server does not answer.
+        """
 
     def bind(self, source: Path, target: Path, attributes: Sequence[str] = ()) -> None:
         """Show ``source`` at ``target`` too; ``attributes`` such as ``ro`` hold from the first moment."""

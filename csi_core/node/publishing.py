@@ -12,7 +12,7 @@ from csi_core.node.block import settle_device_mode
 from csi_core.node.identity import is_volume
 from csi_core.node.mountinfo import Mount, canonical
 from csi_core.node.requests import NodePublishRequest
-from csi_core.node.staging import staged_path
+from csi_core.node.staging import attach, mount_source, staged_path
 from csi_core.node.targets import remove_target, target_directory, target_file
 
 if TYPE_CHECKING:
@@ -26,10 +26,13 @@ def publish(mounts: Mounts, backend: Backend, request: NodePublishRequest) -> No
     """Bind the staged volume to the target path (CSI "NodePublishVolume").
 
     Raises:
+        Unavailable: it is a share, and its server does not answer.
         FailedPrecondition: not staged; or published elsewhere and the access mode allows one path only.
         AlreadyExists: another volume is mounted at the target, or this one with the other ``read_only``.
     """
     staged = _require_staged(mounts, backend, request)
+    if not mounts.answers(staged):
+        staged = _stage_again(mounts, backend, request, staged)
     target = canonical(request.target_path)
     read_only = request.effective_read_only or staged.read_only
     if (present := mounts.at(target)) is not None:
@@ -67,6 +70,12 @@ def _require_staged(mounts: Mounts, backend: Backend, request: NodePublishReques
             "unstage and stage it again"
         )
     return staged
+
+
+def _stage_again(mounts: Mounts, backend: Backend, request: NodePublishRequest, stale: Mount) -> Mount:
+    """Mend a stale share: the kubelet stages a volume once, whatever happens to its server afterwards."""
+    mount_source(mounts, backend, request.handle, attach(backend, request), request.capability, stale.path)
+    return _require_staged(mounts, backend, request)
 
 
 def _require_same(present: Mount, staged: Mount, read_only: bool) -> None:

@@ -16,6 +16,8 @@ from csi_core.errors import FailedPrecondition
 from csi_core.model import BlockSource, DirectorySource, ShareSource, Source, VolumeCapability
 from csi_core.node.mount_options import DIRECTORY, mount_options
 from csi_core.node.mountinfo import Mount
+from csi_core.node.requests import VolumeUsage
+from csi_core.node.space import local_usage
 
 __all__ = ["SimulatedMounts"]
 
@@ -80,6 +82,13 @@ class SimulatedMounts:
 
     def mount_share(self, source: ShareSource, capability: VolumeCapability, path: Path) -> None:  # noqa: ARG002
         raise FailedPrecondition(f"{source.remote} cannot be mounted at {path}: mounts are simulated on this node")
+
+    def answers(self, mount: Mount) -> bool:  # noqa: ARG002
+        """A link is never stale."""
+        return True
+
+    def usage(self, mount: Mount) -> tuple[VolumeUsage, ...]:
+        return local_usage(mount.path)
 
     def bind(self, source: Path, target: Path, attributes: Sequence[str] = ()) -> None:
         content = os.path.realpath(source)

@@ -50,6 +50,7 @@ def stage(mounts: Mounts, backend: Backend, request: StageRequest) -> None:
     Raises:
         AlreadyExists: staged there in another way, or another volume is.
         FailedPrecondition: the staging path or what the volume holds does not allow it.
+        Unavailable: it is a share, and its server does not answer.
         InvalidArgument: a mount flag, filesystem or mount group that is not allowed.
         DataLoss: the filesystem that was made is gone.
     """
@@ -106,7 +107,9 @@ def mount_source(
     place, other = (path / DEVICE_FILE, path) if block else (path, path / DEVICE_FILE)
     if (present := mounts.at(place)) is not None:
         _require_same(mounts, present, source, capability)
-        return
+        if mounts.answers(present):
+            return
+        mounts.unmount(place)  # a share that its server does not know any more
     if mounts.at(other) is not None:
         raise AlreadyExists(f"{path} is staged as {'a filesystem' if block else 'raw block'} already; unstage it first")
     match source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,11 +38,4 @@ def usage(mounts: Mounts, backend: Backend, handle: str, volume_path: Path) -> t
     mounted = mounted_volume(mounts, backend, handle, volume_path)
     if mounts.is_device(mounted):
         return (VolumeUsage("bytes", mounts.device_size_bytes(mounted.path)),)
-    status = os.statvfs(mounted.path)
-    unit = status.f_frsize
-    volume_bytes = VolumeUsage(
-        "bytes", status.f_blocks * unit, (status.f_blocks - status.f_bfree) * unit, status.f_bavail * unit
-    )
-    if not status.f_files:  # btrfs makes inodes as it needs them
-        return (volume_bytes,)
-    return volume_bytes, VolumeUsage("inodes", status.f_files, status.f_files - status.f_ffree, status.f_favail)
+    return mounts.usage(mounted)

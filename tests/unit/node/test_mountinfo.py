@@ -64,9 +64,31 @@ def test_a_path_with_characters_that_split_lines(table: MountTable) -> None:
 
 
 def test_all_that_shows_the_same(table: MountTable) -> None:
-    assert [m.id for m in table.showing(("7:3", "/"))] == [40, 41, 46]
-    assert [m.id for m in table.showing(("0:6", "/loop4"))] == [42, 43], "not /loop44"
+    assert [m.id for m in table.showing(("7:3", "/", ""))] == [40, 41, 46]
+    assert [m.id for m in table.showing(("0:6", "/loop4", ""))] == [42, 43], "not /loop44"
     assert [m.id for m in table.of_node(Path("/dev/loop4"))] == [42, 43]
+
+
+def test_shares_of_one_server_are_told_apart() -> None:
+    table = MountTable(
+        "50 30 0:37 / /staging/1 rw - nfs4 server:/data/1 rw,vers=4.2\n"
+        "51 30 0:37 / /staging/2 rw - nfs4 server:/data/2 rw,vers=4.2\n"
+        "52 30 0:37 / /pods/1 ro - nfs4 server:/data/1 rw,vers=4.2\n"
+    )
+    staged = table.at(Path("/staging/1"))
+    assert staged is not None
+    assert [m.id for m in table.showing(staged.content)] == [50, 52], "the device number is the server's"
+
+
+def test_what_lies_on_a_share_is_known_without_touching_it() -> None:
+    table = MountTable(
+        "30 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        "50 30 0:37 / /share rw - nfs4 server:/data rw\n"
+        "51 50 7:1 / /share/images/1 rw - ext4 /dev/loop1 rw\n"
+    )
+    assert table.is_on_network(Path("/share/images"))
+    assert not table.is_on_network(Path("/share/images/1/below"))
+    assert not table.is_on_network(Path("/elsewhere"))
 
 
 def test_a_share_by_its_remote(table: MountTable) -> None:
