@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from backends.nfs.options import NfsParameters
+from backends.nfs.options import NfsParameters, NfsSnapshotParameters
 from csi_core.model import AccessMode, Description, Reach, SourceKind, VolumeMode
 
 __all__ = ["DECLARATION"]
@@ -15,6 +15,7 @@ DECLARATION: Final = Description(
     access={VolumeMode.FILESYSTEM: frozenset(AccessMode)},
     sources=frozenset(SourceKind),
     parameters=NfsParameters,
+    snapshot_parameters=NfsSnapshotParameters,
     size_granularity_bytes=4096,
     minimum_size_bytes=1 << 20,
 )

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from csi_core.parameters import Parameters, SizeBytes
 
-__all__ = ["ExportOptions", "NfsOptions", "NfsParameters", "server_name"]
+__all__ = ["ExportOptions", "NfsOptions", "NfsParameters", "NfsSnapshotParameters", "server_name"]
 
 _ROOT: Final = re.compile(r"/[A-Za-z0-9._/-]+")
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
@@ -145,9 +145,25 @@ class NfsParameters(Parameters):
         default="0777", description="Permissions of the volume's directory when it is made, octal."
     )
 
+    consistency: Literal["volume", "file"] = Field(
+        default="volume",
+        description="Of a clone of a volume that is being written to: volume fails until it is quiet long enough, file "
+        "copies each file at a moment of its own. btrfs needs neither.",
+    )
+
     @field_validator("mount_permissions")
     @classmethod
     def _octal(cls, text: str) -> str:
         if not _PERMISSIONS.fullmatch(text):
             raise ValueError('write octal permissions, like "0770"')
         return text
+
+
+class NfsSnapshotParameters(Parameters):
+    """VolumeSnapshotClass parameters of mode ``export``."""
+
+    consistency: Literal["volume", "file"] = Field(
+        default="volume",
+        description="Of a snapshot of a volume that is being written to: volume fails until it is quiet long enough, "
+        "file copies each file at a moment of its own. btrfs needs neither.",
+    )

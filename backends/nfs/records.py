@@ -1,0 +1,130 @@
+"""What is recorded of a volume or snapshot: one small JSON file beside its content, the only truth there is."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from csi_core.errors import DataLoss
+from csi_core.faults import fault
+from csi_core.model import AccessMode, ContentSource, Snapshot, Volume
+
+__all__ = ["KEY", "Kind", "Publication", "Record", "new_key", "read_record", "write_record"]
+
+KEY: Final = re.compile(r"[vs]-[0-9a-f]{20}")
+"""Handles are keys: they come from outside, and what this has not let through reaches no path."""
+
+Kind = Literal["v", "s"]
+_FILE: Final = "record.json"
+_NEW: Final = "record.new"
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """How one node was let in: its addresses then, and whether it writes."""
+
+    addresses: tuple[str, ...]
+    read_only: bool
+    access_mode: AccessMode
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A volume or a snapshot.
+
+    Attributes:
+        key: its handle.
+        name: the name it was created under.
+        size_bytes: what the claim gets; of a snapshot, its volume's size.
+        charge_bytes: what it costs in the ledger.
+        tree_id: the id by which its content is counted.
+        created_us: when, in microseconds since 1970.
+        recorded: the parameters that the core compares.
+        source: what it was filled from.
+        volume_key: of a snapshot, the volume it is of.
+        publications: of a volume, by node id.
+    """
+
+    key: str
+    name: str
+    size_bytes: int
+    charge_bytes: int
+    tree_id: int
+    created_us: int
+    recorded: Mapping[str, str] = field(default_factory=dict)
+    source: ContentSource | None = None
+    volume_key: str = ""
+    publications: Mapping[str, Publication] = field(default_factory=dict)
+
+    def clients(self) -> dict[str, bool]:
+        """The addresses that may mount it, and whether read-only."""
+        found: dict[str, bool] = {}
+        for publication in self.publications.values():
+            for address in publication.addresses:
+                found[address] = found.get(address, True) and publication.read_only
+        return found
+
+    def volume(self, context: Mapping[str, str]) -> Volume:
+        """The volume as the core is told of it."""
+        return Volume(
+            handle=self.key,
+            name=self.name,
+            size_bytes=self.size_bytes,
+            recorded=dict(self.recorded),
+            source=self.source,
+            context=context,
+            published_node_ids=tuple(sorted(self.publications)),
+        )
+
+    def snapshot(self) -> Snapshot:
+        """The snapshot as the core is told of it."""
+        created_at = datetime.fromtimestamp(self.created_us / 1_000_000, UTC)
+        return Snapshot(self.key, self.name, self.volume_key, self.size_bytes, created_at, recorded=dict(self.recorded))
+
+
+_JSON: Final = TypeAdapter(Record)
+
+
+def new_key(kind: Kind) -> str:
+    """A key that nothing else has, nor ever had: a node's stale handle leads to nobody else's data."""
+    return f"{kind}-{secrets.token_hex(10)}"
+
+
+def write_record(directory: int, record: Record) -> None:
+    """Replace the record in an open directory, durably and at once.
+
+    The caller syncs the directory where the record is new: the rename of that directory makes it seen.
+    """
+    new = os.open(_NEW, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    try:
+        os.write(new, _JSON.dump_json(record, indent=1))
+        os.fsync(new)
+    finally:
+        os.close(new)
+    fault("nfs.record.before_rename")
+    os.rename(_NEW, _FILE, src_dir_fd=directory, dst_dir_fd=directory)
+    fault("nfs.record.after_rename")
+
+
+def read_record(directory: int, key: str) -> Record:
+    """The record in an open directory.
+
+    Raises:
+        DataLoss: it is missing, not readable, or another's.
+    """
+    try:
+        file = os.open(_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        with os.fdopen(file, "rb") as text:
+            record = _JSON.validate_json(text.read())
+    except (OSError, ValidationError) as error:
+        raise DataLoss(f"the record of {key} cannot be read: {error}") from error
+    if record.key != key:
+        raise DataLoss(f"the record of {key} says that it is of {record.key}")
+    return record

@@ -1,0 +1,183 @@
+"""Everything that one root needs, opened once and closed once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from backends.nfs.btrfs import Subvolumes, on_btrfs
+from backends.nfs.exportfs import Server
+from backends.nfs.exports import Exports
+from backends.nfs.index import Index
+from backends.nfs.options import ExportOptions
+from backends.nfs.records import Record
+from backends.nfs.root import Root, storage_errors
+from backends.nfs.sizing import ProjectQuotas, Sizing, Unsized
+from backends.nfs.trash import Trash
+from csi_core.background import BackgroundWork
+from csi_core.errors import ConfigError, NoSpace, Unavailable
+from csi_core.ledger import Ledger, Reservation
+from csi_core.node.mountinfo import MountTable
+
+__all__ = ["Storage"]
+
+_log = structlog.get_logger(__name__)
+_TRASH_WAIT_S: Final = 2.0
+_LIMITING: Final = (
+    "mount XFS with -o prjquota; make ext4 with `mkfs.ext4 -O quota,project -E quotatype=prjquota` and mount it with "
+    "-o prjquota; on btrfs say `btrfs quota enable`; or say sizeEnforcement: none"
+)
+
+
+class Storage:
+    """An open root with its books, its trash and its exports.
+
+    Attributes:
+        options: the configuration.
+        fs_type: what the root lies on.
+        root, sizing: where things lie, and how their sizes are enforced.
+        index: the records, in memory.
+        ledger: capacity, promised and used bytes.
+        trash: removes what was deleted.
+        work: copies that outlive their calls.
+        exports: who may mount what.
+    """
+
+    def __init__(self, options: ExportOptions, server: Server, backend_name: str) -> None:
+        """Open the root, throw away what a crash left half-made, export what is published.
+
+        Raises:
+            ConfigError: the root is missing, or cannot keep volumes within their size.
+            Unavailable: its filesystem is not mounted yet, or another process still serves it.
+        """
+        if options.require_mount and not options.root.is_mount():
+            raise Unavailable(f"export.root {options.root}: nothing is mounted there yet; mount its disk")
+        self.options = options
+        with ExitStack() as undo:
+            self.root = Root(options.root)
+            undo.callback(self.root.close)
+            self.fs_type = _fs_type(options.root)
+            self.sizing = self._chosen_sizing()
+            self.index = Index()
+            self.ledger = Ledger(
+                capacity_bytes=options.capacity or self._statvfs()[0],
+                overcommit_ratio=options.overcommit,
+                warn_at=options.warn_at,
+                stop_at=options.stop_at,
+                physical=self._statvfs,
+            )
+            self.trash = Trash(self.root, self.sizing, self.ledger)
+            self.work = BackgroundWork()
+            self.exports = Exports(server, options, self.root, backend_name)
+            with storage_errors(f"export.root {options.root}"):
+                left = self._recover()
+                self.exports.reconcile(self.index.all("v"))
+            undo.pop_all()
+        self.trash.start(left)
+
+    def close(self) -> None:
+        """Stop copies and removal; they are taken up, or thrown away, at the next start. Exports stay."""
+        self.work.stop()
+        self.trash.stop()
+        self.root.close()
+
+    def charge(self, size_bytes: int) -> int:
+        """What so many bytes cost in the ledger."""
+        return self.ledger.charge(thin=True, size_bytes=size_bytes)
+
+    def reserve(self, charge_bytes: int) -> Reservation:
+        """Take ``charge_bytes`` from the capacity until the reservation is committed or left.
+
+        Raises:
+            NoSpace: no room, also after waiting a moment for what is being removed.
+        """
+        try:
+            return self.ledger.reserve(charge_bytes)
+        except NoSpace:
+            if not self.trash.emptied(_TRASH_WAIT_S):
+                raise
+            return self.ledger.reserve(charge_bytes)
+
+    def finish(self, record: Record, reservation: Reservation) -> None:
+        """What was made in ``new`` is a volume or snapshot from now on."""
+        self.root.finish(record, self.sizing)
+        reservation.commit()
+        self.index.put(record)
+
+    def update(self, record: Record) -> None:
+        """Replace a volume's record."""
+        with storage_errors(f"volume {record.key}"):
+            self.root.update(record)
+        self.index.put(record)
+
+    @contextmanager
+    def making(self, key: str) -> Iterator[int]:
+        """A new object's own directory, open; thrown away where the block does not end well."""
+        with storage_errors(f"export.root {self.options.root}"):
+            os.mkdir(key, 0o711, dir_fd=self.root.place("new"))
+            try:
+                with self.root.opened("new", key) as directory:
+                    yield directory
+            except BaseException:
+                self.root.discard("new", key)
+                self.trash.add(key, 0)
+                raise
+
+    def delete(self, record: Record) -> None:
+        """Move an object to the trash, and give its removal a moment."""
+        with storage_errors(f"export.root {self.options.root}"):
+            self.root.discard("volumes" if record.key.startswith("v") else "snapshots", record.key)
+        self.index.drop(record.key)
+        self.trash.add(record.key, record.charge_bytes)
+        self.trash.gone(record.key, _TRASH_WAIT_S)
+
+    def _chosen_sizing(self) -> Sizing:
+        options = self.options
+        if options.size_enforcement == "none":
+            return Unsized()
+        sizing: Sizing
+        if on_btrfs(self.root.directory):
+            sizing = Subvolumes(self.root.directory)
+        else:
+            sizing = ProjectQuotas(self.root.directory, options.first_project_id)
+        if not sizing.enforced():
+            raise ConfigError(f"export.root {options.root} is on {self.fs_type} without quotas: {_LIMITING}")
+        if self.fs_type == "ext4" and options.squash == "none":
+            raise ConfigError(
+                f"export.root {options.root} is on ext4, which lets root of a pod exceed the volume's size: say "
+                f"squash: root, take XFS or btrfs, or say sizeEnforcement: none"
+            )
+        return sizing
+
+    def _recover(self) -> dict[str, int]:
+        """Take up the records, and put right what a crash left; answer what is in the trash and its charges."""
+        for key in self.root.keys("new"):
+            _log.warning("half-made, and thrown away", key=key)
+            self.root.discard("new", key)
+        volumes, snapshots = self.root.records("volumes"), self.root.records("snapshots")
+        deleted = self.root.records("trash")
+        self.sizing.adopt(record.tree_id for record in (*volumes, *snapshots, *deleted))
+        self.ledger.load(sum(record.charge_bytes for record in (*volumes, *snapshots, *deleted)))
+        for record in (*volumes, *snapshots):
+            self.index.put(record)
+        for record in volumes:
+            # A process may have been killed between record and limit.
+            if self.sizing.usage(record.tree_id).limit_bytes != record.size_bytes:
+                self.sizing.limit(record.tree_id, record.size_bytes)
+        return dict.fromkeys(self.root.keys("trash"), 0) | {record.key: record.charge_bytes for record in deleted}
+
+    def _statvfs(self) -> tuple[int, int]:
+        found = os.fstatvfs(self.root.directory)
+        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
+
+def _fs_type(path: Path) -> str:
+    resolved = path.resolve()
+    around = [mount for mount in MountTable.read().all() if resolved.is_relative_to(mount.path)]
+    # The deepest, and of several at one place the one on top, which comes last.
+    return max(enumerate(around), key=lambda found: (len(found[1].path.parts), found[0]))[1].fs_type
