@@ -100,8 +100,8 @@ class Layout(Protocol):
     def space(self) -> tuple[int, int]:
         """Total and free bytes, physically."""
 
-    def largest_free_bytes(self) -> int:
-        """The largest thick volume that would find a place now, as far as the layout is concerned."""
+    def largest_free_bytes(self, *, thick: bool) -> int:
+        """The largest volume that would find a place now, as far as the layout is concerned."""
 
     def recover(self) -> None:
         """Put in order what a crash or a stranger has left, once the records are."""

@@ -156,10 +156,11 @@ class LoopBackend:
         """From the ledger: no file and no record is looked at."""
         parameters = _parameters(query.parameters)
         pool = self._pools.chosen(parameters.pool)
-        available = pool.ledger.available_bytes(thin=parameters.provisioning == "thin")
+        thick = parameters.provisioning == "thick"
+        available = pool.ledger.available_bytes(thin=not thick)
         return Capacity(
             available_bytes=available,
-            maximum_volume_bytes=min(available, pool.layout.largest_volume_bytes) // 4096 * 4096,
+            maximum_volume_bytes=min(available, pool.layout.largest_free_bytes(thick=thick)) // 4096 * 4096,
             minimum_volume_bytes=volumes.MINIMUM_BYTES,
         )
 

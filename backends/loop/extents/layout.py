@@ -95,10 +95,10 @@ class ExtentsLayout:
     def space(self) -> tuple[int, int]:
         return self.space_map.space()
 
-    def largest_free_bytes(self) -> int:
-        pool = self.space_map.pool
-        extents = pool.longest_free_run if self.devices.max_runs == 1 else pool.free_extents
-        return extents * self._pool.extent_bytes
+    def largest_free_bytes(self, *, thick: bool) -> int:
+        if not thick or self.devices.max_runs > 1:
+            return self.largest_volume_bytes
+        return self.space_map.pool.longest_free_run * self._pool.extent_bytes
 
     def recover(self) -> None:
         """The free map was rebuilt when the pool was opened."""

@@ -77,7 +77,7 @@ class Space:
         try:
             self.pool = ExtentPool.rebuild(segments, bytes(held), extent_bytes=extent_bytes)
         except RunConflictError as error:
-            owners = ", ".join(sorted({rows[position][0] for position in error.positions}))
+            owners = ", ".join(sorted({key for key, *run, _ in rows if tuple(run) in error.runs}))
             raise DataLoss(
                 f"pool {name}: {error} (recorded for {owners}); pool.db contradicts itself: restore it from a copy, "
                 "and run csi-core pool check before anything is written"

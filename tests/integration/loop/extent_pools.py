@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from backends.loop.database import PoolDatabase
 from backends.loop.extents import preparing
+from backends.loop.extents.content import Content
+from backends.loop.extents.layout import ExtentsLayout
 from backends.loop.extents.preparing import Growth
 from backends.loop.options import SegmentOptions
+from backends.loop.records import RunRecord
 
 MIB = 1 << 20
 
@@ -54,3 +58,14 @@ def cloned_pool(new: Path, directory: Path) -> dict[str, object]:
     database.close()
     copy.close()
     return {"path": str(directory), "layout": "extents", "allowLoopHost": True}
+
+
+def free_bytes_are_zeros(layout: ExtentsLayout) -> bool:
+    """Whether everything that could be given out next reads as zeros."""
+    extent_bytes = layout.space_map.extent_bytes
+    for number, start, length in struct.iter_unpack("=3Q", layout.space_map.pool.free_runs()):
+        segment = layout._segments[number]
+        content = Content({number: segment}, [RunRecord(number, start, length)], extent_bytes)
+        if any(content.data_ranges(0)):
+            return False
+    return True
