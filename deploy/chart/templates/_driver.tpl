@@ -86,7 +86,7 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- define "csi-core.podMetadata" -}}
 {{- $pod := get .driver .part -}}
 labels:
-  {{- include "csi-core.labels" . | nindent 2 }}
+  {{- include "csi-core.podLabels" . | nindent 2 }}
   app.kubernetes.io/component: {{ .part }}
   {{- with $pod.podLabels }}
   {{- toYaml . | nindent 2 }}
@@ -99,4 +99,10 @@ labels:
 {{- with merge $annotations $pod.podAnnotations }}
 annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{/* Kubernetes refuses rollingUpdate, of the defaults say, beside any other type. */}}
+{{- define "csi-core.updateStrategy" -}}
+{{- $strategy := (get .driver .part).updateStrategy -}}
+{{- toYaml (eq $strategy.type "RollingUpdate" | ternary $strategy (omit $strategy "rollingUpdate")) -}}
 {{- end -}}

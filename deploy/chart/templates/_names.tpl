@@ -8,6 +8,11 @@
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+{{ include "csi-core.podLabels" . }}
+{{- end -}}
+
+{{/* Without versions: a new chart alone is no reason for new pods. */}}
+{{- define "csi-core.podLabels" -}}
 {{ include "csi-core.selector" . }}
 {{- with .root.Values.labels }}
 {{ toYaml . }}

@@ -42,13 +42,16 @@ API server: only those get the token), mounts and listens. It runs as root, whos
       - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
 {{- end -}}
 
+{{/* What a sidecar in node mode is told of its pod. */}}
 {{- define "csi-core.podEnvironment" -}}
+{{- if eq .driver.reach "node-local" -}}
 - name: NODE_NAME
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
 - name: NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 - name: POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
+{{- end -}}
 {{- end -}}
 
 {{- define "csi-core.provisioner" -}}
