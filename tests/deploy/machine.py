@@ -56,11 +56,18 @@ class Machine:
         return Path(path) if real else self.root / path.lstrip("/")
 
     def start(
-        self, image: Image, argv: Sequence[str], env: Mapping[str, str], mounts: Sequence[Mount], *, read_only: bool
+        self,
+        image: Image,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        mounts: Sequence[Mount],
+        *,
+        read_only: bool,
+        host_network: bool = False,
     ) -> Container:
         """Start a container; see :class:`Container`."""
         scratch = self.root.with_name(f"{self.root.name}-container-{len(self.containers)}")
-        container = Container(image, argv, env, mounts, scratch, read_only=read_only)
+        container = Container(image, argv, env, mounts, scratch, read_only=read_only, host_network=host_network)
         self.containers.append(container)
         container.start()
         return container
@@ -93,6 +100,7 @@ class Container:
         mounts: besides /proc, /sys and a small /dev.
         scratch: a directory to be made, for its layer and its log.
         read_only: whether its root filesystem is.
+        host_network: whether it shares this machine's network; else it has none but its own loopback.
     """
 
     def __init__(
@@ -104,12 +112,14 @@ class Container:
         scratch: Path,
         *,
         read_only: bool,
+        host_network: bool,
     ) -> None:
         self._argv = argv
         self._env = {**image.env, **env}
         self._mounts = mounts
         self._image = image
         self._read_only = read_only
+        self._namespaces = ["--mount", "--pid", "--uts", *([] if host_network else ["--net"])]
         self._scratch = scratch
         self._process: subprocess.Popen[bytes] | None = None
         scratch.mkdir()
@@ -123,10 +133,10 @@ class Container:
         for name in ("upper", "work", "root"):
             shutil.rmtree(self._scratch / name, ignore_errors=True)
             (self._scratch / name).mkdir()
-        namespaces = ["unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--propagation", "unchanged"]
+        unshare = ["unshare", *self._namespaces, "--fork", "--kill-child", "--propagation", "unchanged"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*namespaces, "sh", "-euc", "\n".join(self._entering())],
+                [*unshare, "sh", "-euc", "\n".join(self._entering())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -134,6 +144,8 @@ class Container:
             )
 
     def _entering(self) -> Iterator[str]:
+        if "--net" in self._namespaces:
+            yield "ip link set lo up"
         root = self._scratch / "root"
         layers = f"lowerdir={self._image.rootfs},upperdir={self._scratch}/upper,workdir={self._scratch}/work"
         yield shlex.join(["mount", "-t", "overlay", "-o", layers, "overlay", str(root)])
