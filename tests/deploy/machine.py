@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -214,12 +215,12 @@ class Container:
         """What it has written to its standard output and error."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    def wait_for(self, path: Path) -> None:
-        """Wait until it has made a file, its socket for instance."""
+    def wait_for_answer(self, path: Path) -> None:
+        """Wait until it listens on the socket that it makes; a killed one leaves its socket behind, and it is deaf."""
         ends_at = time.monotonic() + START_TIMEOUT_S
-        while not path.exists():
+        while not _answers(path):
             assert self.running, f"the container ended with {self._process.returncode}:\n{self.log()}"  # type: ignore[union-attr]
-            assert time.monotonic() < ends_at, f"it has not made {path} after {START_TIMEOUT_S} s:\n{self.log()}"
+            assert time.monotonic() < ends_at, f"nobody listens on {path} after {START_TIMEOUT_S} s:\n{self.log()}"
             time.sleep(0.02)
 
 
@@ -233,6 +234,15 @@ def _bound(root: Path, mount: Mount) -> Iterator[str]:
         yield shlex.join(["mount", "--make-rprivate", target])
     if mount.read_only:
         yield shlex.join(["mount", "-o", "remount,bind,ro", target])
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
 
 
 def _command(*argv: str | Path) -> None:

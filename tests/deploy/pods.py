@@ -151,6 +151,6 @@ def pod_of(objects: Sequence[Object], kind: str, machine: Machine, image: Image)
     workload = object_of(objects, kind, {"DaemonSet": "-node", "Deployment": "-controller"}[kind])
     pod = Pod(objects, workload, machine, image)
     driver = pod.start()
-    driver.wait_for(pod.path("csi-core", "/csi/csi.sock"))
+    driver.wait_for_answer(pod.path("csi-core", "/csi/csi.sock"))
     yield pod
     driver.stop()
