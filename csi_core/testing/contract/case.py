@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +16,7 @@ from csi_core.model import (
     AttachRequest,
     ContentSource,
     Page,
+    PublishRequest,
     SizeRange,
     Snapshot,
     SnapshotSpec,
@@ -198,12 +200,26 @@ class BackendCase:
     @contextmanager
     def attached(self, volume: Volume, mode: VolumeMode) -> Iterator[Content]:
         """The content of a volume, attached for the time being; a device has exactly the volume's size."""
-        with content_of(self.backend.attach_volume(self.attach_request(volume, mode))) as content:
-            recorded = self.backend.get_volume(volume.handle)
-            if isinstance(content, DeviceContent) and recorded is not None:
-                assert content.size_bytes == recorded.size_bytes
-            yield content
-        self.backend.detach_volume(volume.handle)
+        with self._published(volume, mode) as request:
+            with content_of(self.backend.attach_volume(request)) as content:
+                recorded = self.backend.get_volume(volume.handle)
+                if isinstance(content, DeviceContent) and recorded is not None:
+                    assert content.size_bytes == recorded.size_bytes
+                yield content
+            self.backend.detach_volume(volume.handle)
+
+    @contextmanager
+    def _published(self, volume: Volume, mode: VolumeMode) -> Iterator[AttachRequest]:
+        """Let this node have the volume for the time being, where nodes need to be let in."""
+        request = self.attach_request(volume, mode)
+        if "publish_volume" not in self.backend.hooks:
+            yield request
+            return
+        publish = PublishRequest(
+            volume.handle, self.nodes[0], request.capability, context=volume.context, secrets=self.secrets
+        )
+        yield replace(request, publish_context=self.backend.publish_volume(publish))
+        self.backend.unpublish_volume(volume.handle, self.nodes[0], self.secrets)
 
     def write(self, volume: Volume, mode: VolumeMode, seed: str) -> str:
         """Attach, write what ``seed`` gives, detach; answer the checksum."""
