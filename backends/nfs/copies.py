@@ -69,8 +69,7 @@ def _copy(storage: Storage, source: Record, content: int, target: int, consisten
         done_bytes += more_bytes
         task.progress(done_bytes, total_bytes)
 
-    # The kernel stamps files with this clock: what is changed from now on is stamped no earlier.
-    began_ns = time.clock_gettime_ns(_COARSE_CLOCK)
+    began_ns = _next_tick_ns()
     copy_tree(content, target, progress)
     fault("nfs.copy.before_sync")
     storage.sizing.sync_all(target)
@@ -79,6 +78,14 @@ def _copy(storage: Storage, source: Record, content: int, target: int, consisten
             f"volume {source.key} was written to while it was copied, and a copy must be of one moment; repeat the "
             f"call when it is quiet, put the root on btrfs, or say consistency: file"
         )
+
+
+def _next_tick_ns() -> int:
+    """Now, by the clock that files are stamped with: earlier changes are stamped earlier, later ones not."""
+    before_ns = time.clock_gettime_ns(_COARSE_CLOCK)
+    while (now_ns := time.clock_gettime_ns(_COARSE_CLOCK)) == before_ns:
+        time.sleep(0.0005)
+    return now_ns
 
 
 def _written(storage: Storage, source: Record) -> bool:

@@ -16,5 +16,5 @@ class TestUnsized(BackendContract):
 
     @pytest.fixture
     def case(self, tmp_path):
-        with case_on(tmp_path, FakeServer(), size_enforcement="none", capacity="1Gi") as case:
+        with case_on(tmp_path, FakeServer(), size_enforcement="none", capacity="8Gi") as case:
             yield case
