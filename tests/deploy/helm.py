@@ -44,7 +44,9 @@ def render(*files: Path, values: Mapping[str, Any] | None = None, kubernetes: st
     Raises:
         HelmError: the values are refused.
     """
-    text = _helm("template", RELEASE, CHART, "--namespace", NAMESPACE, files=files, values=values, kubernetes=kubernetes)
+    text = _helm(
+        "template", RELEASE, CHART, "--namespace", NAMESPACE, files=files, values=values, kubernetes=kubernetes
+    )
     return [document for document in yaml.safe_load_all(text) if document]
 
 

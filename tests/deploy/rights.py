@@ -56,6 +56,7 @@ NEEDED: dict[tuple[str, str], frozenset[Right]] = {
     ("provisioner", "always"): rights(CORE, "persistentvolumes", "get list watch create patch delete")
     | rights(CORE, "persistentvolumeclaims", "get list watch update")  # its finalizer on the source of a clone
     | rights(STORAGE, "storageclasses", "get list watch")
+    | rights(CORE, "nodes", "get")  # the one that the scheduler chose, in node mode too
     | EVENTS,
     # The snapshot that a claim is made from: found, kept by a finalizer meanwhile, its handle read.
     ("provisioner", "snapshots"): rights(SNAPSHOT, "volumesnapshots", "get list watch update")
@@ -65,8 +66,7 @@ NEEDED: dict[tuple[str, str], frozenset[Right]] = {
         STORAGE, "csistoragecapacities", "get list watch create update patch delete", own_namespace=True
     )
     | rights(CORE, "pods", "get", own_namespace=True),
-    # The node that the scheduler chose for a WaitForFirstConsumer claim. In node mode it makes do with its own.
-    ("provisioner", "network"): LEADER | rights(CORE, "nodes", "get"),
+    ("provisioner", "network"): LEADER,
     # With PUBLISH_UNPUBLISH_VOLUME: no volume is deleted that is attached somewhere.
     ("provisioner", "attachRequired"): rights(STORAGE, "volumeattachments", "get list watch"),
     ("provisioner", "attributes"): rights(STORAGE, "volumeattributesclasses", "get"),
@@ -106,8 +106,10 @@ NOT_USED: dict[str, tuple[tuple[frozenset[Right], str], ...]] = {
     "provisioner": (
         (RECORDER, "the recorder creates events and patches their count"),
         (LEADER_ONLY_READS, "leader election gets, creates and updates its one lease"),
-        (rights(CORE, "nodes", "list watch") | rights(STORAGE, "csinodes", "get list watch"), "its own node in node mode; "
-         "no topology on the network"),
+        (
+            rights(CORE, "nodes", "list watch") | rights(STORAGE, "csinodes", "get list watch"),
+            "in node mode it knows its node's topology from the driver; network volumes have none",
+        ),
         (rights(SNAPSHOT, "volumesnapshotcontents", "list"), "only ever gets one"),
         (rights("apps", "replicasets", "get", own_namespace=True), "capacity is owned by a DaemonSet"),
     ),

@@ -48,7 +48,10 @@ def sim(**settings: Any) -> dict[str, Any]:
 WRONG = {
     "a misspelled value": ({"kubletDir": "/x"}, "additional properties 'kubletDir' not allowed"),
     "a misspelled value of a driver": (loop(snapshot=True), "at '/drivers/loop': additional properties 'snapshot' not"),
-    "a misspelled default": ({"defaults": {"hostNetwork": True}}, "at '/defaults': additional properties 'hostNetwork'"),
+    "a misspelled default": (
+        {"defaults": {"hostNetwork": True}},
+        "at '/defaults': additional properties 'hostNetwork'",
+    ),
     "no reach": ({"drivers": {"x": {"config": SIM}}}, "at '/drivers/x': missing property 'reach'"),
     "an unknown reach": (loop(reach="local"), "at '/drivers/loop/reach': value must be one of 'node-local', 'network'"),
     "no config": ({"drivers": {"x": {"reach": "network"}}}, "at '/drivers/x': missing property 'config'"),

@@ -5,13 +5,11 @@ Takes the dict of _names.tpl. Two parts for each: cluster (a ClusterRole) and ow
 - {apiGroups: [""], resources: [persistentvolumes], verbs: [get, list, watch, create, patch, delete]}
 - {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [get, list, watch, update]}
 - {apiGroups: [storage.k8s.io], resources: [storageclasses], verbs: [get, list, watch]}
+- {apiGroups: [""], resources: [nodes], verbs: [get]}
 - {apiGroups: [""], resources: [events], verbs: [create, patch]}
 {{- if .driver.snapshots }}
 - {apiGroups: [snapshot.storage.k8s.io], resources: [volumesnapshots], verbs: [get, list, watch, update]}
 - {apiGroups: [snapshot.storage.k8s.io], resources: [volumesnapshotcontents], verbs: [get]}
-{{- end }}
-{{- if eq .driver.reach "network" }}
-- {apiGroups: [""], resources: [nodes], verbs: [get]}
 {{- end }}
 {{- if .driver.csiDriver.attachRequired }}
 - {apiGroups: [storage.k8s.io], resources: [volumeattachments], verbs: [get, list, watch]}
