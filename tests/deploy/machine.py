@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,11 +84,28 @@ def machine() -> Iterator[Machine]:
     _command("mount", "--make-shared", root)
     try:
         yield made
+        left = loop_devices_over(root)
     finally:
-        for container in made.containers:
-            container.remove()
-        unmount_below(root)
-        shutil.rmtree(root)
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, root)
+            stack.callback(_detach_loop_devices_over, root)
+            stack.callback(unmount_below, root)
+            for container in made.containers:
+                stack.callback(container.remove)
+    assert not left, f"pods are gone, and the node still has {left}"
+
+
+def loop_devices_over(directory: Path) -> list[str]:
+    """Loop devices whose files lie below a directory; by inode, since their paths are those of a container."""
+    inodes = {str(path.stat().st_ino) for path in directory.rglob("*.img")}
+    columns = ["--noheadings", "--raw", "--output", "NAME,BACK-INO"]
+    listed = subprocess.run(["losetup", *columns], capture_output=True, text=True, check=True).stdout
+    return [name for name, inode in map(str.split, listed.splitlines()) if inode in inodes]
+
+
+def _detach_loop_devices_over(directory: Path) -> None:
+    for device in loop_devices_over(directory):
+        _command("losetup", "--detach", device)
 
 
 class Container:

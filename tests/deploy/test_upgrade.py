@@ -7,7 +7,8 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import helm
@@ -100,8 +101,26 @@ def test_writers_with_fsync_run_through_ten_restarts_without_an_error(loop: Driv
     """Every other restart is a SIGTERM (an upgrade) or a SIGKILL (out of memory); each starts a new container."""
     used = [published(loop, mode) for mode in ("Filesystem", "Block")]
     writers = [Writer(used[0].path / "database"), Writer(used[1].path)]
-    for writer in writers:
-        writer.start()
+    with ExitStack() as stack:
+        for writer in writers:
+            writer.start()
+            stack.callback(writer.stop)
+        restart_ten_times(loop, used, writers)
+    for volume, writer in zip(used, writers, strict=True):
+        assert writer.error is None
+        writer.verify()
+        loop.kubelet.unmount(volume)
+        loop.kubelet.unstage(volume.volume)
+        # And on the storage itself, not only in the page cache of a mount that was never taken away.
+        again = loop.kubelet.mount(volume.volume)
+        writer.path = again.path if volume.volume.block else again.path / "database"
+        writer.verify()
+        loop.kubelet.unmount(again)
+        loop.kubelet.unstage(volume.volume)
+        loop.sidecars.delete(volume.volume)
+
+
+def restart_ten_times(loop: Driver, used: Sequence[PodVolume], writers: Sequence[Writer]) -> None:
     container = loop.node.started["csi-core"]
     socket = loop.node.path("csi-core", "/csi/csi.sock")
     for restart in range(RESTARTS):
@@ -116,20 +135,6 @@ def test_writers_with_fsync_run_through_ten_restarts_without_an_error(loop: Driv
             loop.kubelet.publish(volume, "again")
             assert loop.kubelet.usage_bytes(volume) > 0
         assert all(writer.progresses() for writer in writers), [writer.error for writer in writers]
-    for writer in writers:
-        writer.stop()
-        assert writer.error is None
-        writer.verify()
-    for volume, writer in zip(used, writers, strict=True):
-        loop.kubelet.unmount(volume)
-        loop.kubelet.unstage(volume.volume)
-        # And on the storage itself, not only in the page cache of a mount that was never taken away.
-        again = loop.kubelet.mount(volume.volume)
-        writer.path = again.path if volume.volume.block else again.path / "database"
-        writer.verify()
-        loop.kubelet.unmount(again)
-        loop.kubelet.unstage(volume.volume)
-        loop.sidecars.delete(volume.volume)
 
 
 def test_a_new_container_knows_what_a_killed_one_has_made(loop: Driver) -> None:
