@@ -1,7 +1,7 @@
 """Writes what is generated below deploy/; with ``--check``, fails where it is not up to date.
 
-That is ``chart/values.schema.json``, from ``values.schema.yaml``, csi-core's configuration schema and the doc lines of the
-chart's values; and ``manifests/*.yaml``, which are the chart with each of its ``drivers/*.yaml``.
+That is ``chart/values.schema.json``, from ``values.schema.yaml``, csi-core's configuration schema and the doc lines of
+the chart's values; and ``manifests/*.yaml``, which are the chart with each of its ``drivers/*.yaml``.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def manifest(values: Path) -> str:
         raise SystemExit(rendered.stderr)
     return (
         f"# The chart with drivers/{values.name}, rendered by `make manifests`. Edit the chart, or render your own:\n"
-        f"#   helm template {release} deploy/chart --namespace {NAMESPACE} --values deploy/chart/drivers/{values.name}\n"
+        f"#   helm template {release} deploy/chart -n {NAMESPACE} -f deploy/chart/drivers/{values.name}\n"
         f"apiVersion: v1\n"
         f"kind: Namespace\n"
         f"metadata:\n"

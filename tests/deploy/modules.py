@@ -1,4 +1,4 @@
-"""What Kubernetes projects publish, from their Go modules at pinned versions: schemas, CRDs and the sidecars' rights."""
+"""What Kubernetes projects publish, from their Go modules at pinned versions: schemas, CRDs, the sidecars' rights."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What each sidecar needs of the API server, at the version that the chart's values pin, and why.
 
-Written from the rbac.yaml that each project publishes with that version, and from its calls in that version's source where
-that file asks for more, or less, than the sidecar uses with the flags that the chart gives it.
+Written from the rbac.yaml that each project publishes with that version, and from its calls in that version's source
+where that file asks for more, or less, than the sidecar uses with the flags that the chart gives it.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ NEEDED: dict[tuple[str, str], frozenset[Right]] = {
     ("provisioner", "always"): rights(CORE, "persistentvolumes", "get list watch create patch delete")
     | rights(CORE, "persistentvolumeclaims", "get list watch update")  # its finalizer on the source of a clone
     | rights(STORAGE, "storageclasses", "get list watch")
+    | rights(STORAGE, "volumeattributesclasses", "get")  # that of the claim
     | rights(CORE, "nodes", "get")  # the one that the scheduler chose, in node mode too
     | EVENTS,
     # The snapshot that a claim is made from: found, kept by a finalizer meanwhile, its handle read.
@@ -69,7 +70,6 @@ NEEDED: dict[tuple[str, str], frozenset[Right]] = {
     ("provisioner", "network"): LEADER,
     # With PUBLISH_UNPUBLISH_VOLUME: no volume is deleted that is attached somewhere.
     ("provisioner", "attachRequired"): rights(STORAGE, "volumeattachments", "get list watch"),
-    ("provisioner", "attributes"): rights(STORAGE, "volumeattributesclasses", "get"),
     ("attacher", "always"): LEADER
     | rights(CORE, "persistentvolumes", "get list watch patch")
     | rights(STORAGE, "csinodes", "get list watch")  # node ids

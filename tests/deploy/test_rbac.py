@@ -60,7 +60,6 @@ def conditions(rendered: list[helm.Object], workload: helm.Object) -> set[str]:
         "node-local" if csi_driver["spec"]["storageCapacity"] else "network",
         *(["attachRequired"] if csi_driver["spec"]["attachRequired"] else []),
         *(["snapshots"] if "csi-snapshotter" in names else []),
-        *(["attributes"] if any(thing["kind"] == "VolumeAttributesClass" for thing in mine) else []),
     }
 
 

@@ -5,6 +5,7 @@ Takes the dict of _names.tpl. Two parts for each: cluster (a ClusterRole) and ow
 - {apiGroups: [""], resources: [persistentvolumes], verbs: [get, list, watch, create, patch, delete]}
 - {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [get, list, watch, update]}
 - {apiGroups: [storage.k8s.io], resources: [storageclasses], verbs: [get, list, watch]}
+- {apiGroups: [storage.k8s.io], resources: [volumeattributesclasses], verbs: [get]}
 - {apiGroups: [""], resources: [nodes], verbs: [get]}
 - {apiGroups: [""], resources: [events], verbs: [create, patch]}
 {{- if .driver.snapshots }}
@@ -13,9 +14,6 @@ Takes the dict of _names.tpl. Two parts for each: cluster (a ClusterRole) and ow
 {{- end }}
 {{- if .driver.csiDriver.attachRequired }}
 - {apiGroups: [storage.k8s.io], resources: [volumeattachments], verbs: [get, list, watch]}
-{{- end }}
-{{- if .driver.volumeAttributesClasses }}
-- {apiGroups: [storage.k8s.io], resources: [volumeattributesclasses], verbs: [get]}
 {{- end }}
 {{- end -}}
 
