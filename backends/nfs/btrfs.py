@@ -82,12 +82,12 @@ class Subvolumes:
 
     def make(self, parent: int) -> int:
         """An empty subvolume."""
-        fcntl.ioctl(parent, _SUBVOLUME_CREATE, _NAME_ARGS.pack(0, DATA.encode()))
+        _ioctl(parent, _SUBVOLUME_CREATE, _NAME_ARGS.pack(0, DATA.encode()))
         return self._made(parent)
 
     def snapshot(self, source: int, parent: int) -> int:
         """A writable snapshot; what has reached the server is in it, written to the disk or not."""
-        fcntl.ioctl(parent, _SNAPSHOT_CREATE, _NAME_ARGS_V2.pack(source, 0, 0, 0, 0, 0, 0, DATA.encode()))
+        _ioctl(parent, _SNAPSHOT_CREATE, _NAME_ARGS_V2.pack(source, 0, 0, 0, 0, 0, 0, DATA.encode()))
         return self._made(parent)
 
     def limit(self, tree_id: int, limit_bytes: int) -> None:
@@ -109,7 +109,7 @@ class Subvolumes:
 
     def destroy(self, parent: int) -> bool:
         """The whole subvolume at once; the kernel frees its blocks in the background."""
-        fcntl.ioctl(parent, _SNAPSHOT_DESTROY, _NAME_ARGS.pack(0, DATA.encode()))
+        _ioctl(parent, _SNAPSHOT_DESTROY, _NAME_ARGS.pack(0, DATA.encode()))
         return True
 
     def forget(self, tree_id: int) -> None:
@@ -154,3 +154,7 @@ def _tree_id(directory: int) -> int:
     _LOOKUP.pack_into(request, 0, 0, _FIRST_INODE)
     fcntl.ioctl(directory, _INODE_LOOKUP, request)
     return int(_LOOKUP.unpack_from(request)[0])
+
+
+def _ioctl(directory: int, request: int, argument: bytes) -> None:
+    fcntl.ioctl(directory, request, bytearray(argument))  # what cannot be changed has 1,024 bytes at most
