@@ -4,13 +4,12 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::latency::Latency;
-use crate::peers::Peer;
+use crate::peers::{FreeSpace, Peer};
 use crate::random::{Lengths, Random};
+use crate::subject::{Outcome, Subject, Turn};
 
 /// Steps between two looks at the clock.
-const SLICE: u32 = 2048;
-/// The same for an allocator that would need seconds for that many.
-const SHORT_SLICE: u32 = 64;
+const SLICE: u32 = 64;
 
 /// A pool, what is in it, and how the pool is used.
 pub struct Churn<P: Peer> {
@@ -23,27 +22,14 @@ pub struct Churn<P: Peer> {
     used: u64,
     extents: u64,
     expansions: bool,
-    pub outcome: Outcome,
-}
-
-/// What happened, since it was last set to zero.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Outcome {
-    /// Calls that allocate, free or expand.
-    pub calls: u64,
-    /// Calls that found no place.
-    pub failures: u64,
-    /// Those of them made while enough extents were free.
-    pub failures_with_space: u64,
-    /// Extents allocated.
-    pub allocated: u64,
+    outcome: Outcome,
 }
 
 impl<P: Peer> Churn<P> {
     /// A pool of `extents` that is to be kept `percent` full. `expansions`: every fifth call lengthens a
     /// run that is there by a quarter, and every tenth copies one.
-    pub fn new(extents: u64, percent: u64, lengths: Lengths, expansions: bool) -> Self {
-        let mut random = Random::new(0x9E37_79B9_7F4A_7C15);
+    pub fn new(extents: u64, percent: u64, lengths: Lengths, expansions: bool, seed: u64) -> Self {
+        let mut random = Random::new(seed);
         let lengths = lengths.table(&mut random);
         let mean = lengths.iter().sum::<u64>() / lengths.len() as u64;
         let most_held = 2 * extents / mean.max(1) + 1000;
@@ -59,15 +45,6 @@ impl<P: Peer> Churn<P> {
             expansions,
             outcome: Outcome::default(),
         }
-    }
-
-    pub fn peer(&self) -> &P {
-        &self.peer
-    }
-
-    /// The share of the pool in use, in percent.
-    pub fn used_percent(&self) -> f64 {
-        100.0 * self.used as f64 / self.extents as f64
     }
 
     /// Fills the pool to its level; false where `limit` was over before.
@@ -92,42 +69,10 @@ impl<P: Peer> Churn<P> {
         let begin = Instant::now();
         let until = self.outcome.allocated + allocated;
         while self.outcome.allocated < until && begin.elapsed() < limit {
-            for _ in 0..SHORT_SLICE {
+            for _ in 0..SLICE {
                 self.step(&mut None);
             }
         }
-    }
-
-    /// Makes so many calls, or works until `limit` is over. Answers with the nanoseconds a call: the lower
-    /// quartile over slices of the work, for others on the machine only ever make it slower.
-    pub fn measure(&mut self, calls: u64, limit: Duration) -> f64 {
-        self.outcome = Outcome::default();
-        let begin = Instant::now();
-        for _ in 0..SHORT_SLICE {
-            self.step(&mut None);
-        }
-        let slow = begin.elapsed() > limit / 1000;
-        let slice = if slow { SHORT_SLICE } else { SLICE };
-        let mut slices = Vec::new();
-        while self.outcome.calls < calls && begin.elapsed() < limit {
-            let (calls, worked) = (self.outcome.calls, clock::worked());
-            for _ in 0..slice {
-                self.step(&mut None);
-            }
-            slices.push(clock::a_call_since(worked, self.outcome.calls - calls));
-        }
-        clock::lower_quartile(&mut slices)
-    }
-
-    /// Measures every single call of so many, or until `limit` is over.
-    pub fn single_calls(&mut self, calls: u64, limit: Duration) -> Latency {
-        let mut latency = Some(Latency::default());
-        let begin = Instant::now();
-        let until = self.outcome.calls + calls;
-        while self.outcome.calls < until && begin.elapsed() < limit {
-            self.step(&mut latency);
-        }
-        latency.unwrap_or_default()
     }
 
     #[inline]
@@ -173,6 +118,7 @@ impl<P: Peer> Churn<P> {
     fn allocate(&mut self, length: u64, latency: &mut Option<Latency>) {
         let peer = &mut self.peer;
         self.outcome.calls += 1;
+        self.outcome.requests += 1;
         if let Some(held) = Latency::of(latency, || peer.allocate(length)) {
             self.held.push((held, length));
             self.used += length;
@@ -191,6 +137,7 @@ impl<P: Peer> Churn<P> {
         }
         let peer = &mut self.peer;
         self.outcome.calls += 1;
+        self.outcome.requests += 1;
         if let Some(longer) = Latency::of(latency, || peer.expand(held, length, by)) {
             self.held[chosen] = (longer, length + by);
             self.used += by;
@@ -203,9 +150,8 @@ impl<P: Peer> Churn<P> {
     /// Volumes come and go: one goes, or a pool of many small gaps would stay as it is for ever.
     #[cold]
     fn fail(&mut self, length: u64, latency: &mut Option<Latency>) {
-        self.outcome.failures += 1;
         if self.used + length <= self.extents {
-            self.outcome.failures_with_space += 1;
+            self.outcome.failures += 1;
         }
         if !self.held.is_empty() {
             self.drop_one(latency);
@@ -216,5 +162,38 @@ impl<P: Peer> Churn<P> {
     fn draw(&mut self) -> u64 {
         self.drawn = (self.drawn + 1) % self.lengths.len();
         self.lengths[self.drawn]
+    }
+}
+
+impl<P: Peer> Subject for Churn<P> {
+    fn work(&mut self, turn: Turn) -> f64 {
+        let (begin, calls, worked) = (Instant::now(), self.outcome.calls, clock::worked());
+        while self.outcome.calls - calls < turn.calls && begin.elapsed() < turn.limit {
+            for _ in 0..SLICE {
+                self.step(&mut None);
+            }
+        }
+        clock::a_call_since(worked, self.outcome.calls - calls)
+    }
+
+    fn single_calls(&mut self, turn: Turn) -> Latency {
+        let (begin, until) = (Instant::now(), self.outcome.calls + turn.calls);
+        let mut latency = Some(Latency::default());
+        while self.outcome.calls < until && begin.elapsed() < turn.limit {
+            self.step(&mut latency);
+        }
+        latency.unwrap_or_default()
+    }
+
+    fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    fn used_percent(&self) -> f64 {
+        100.0 * self.used as f64 / self.extents as f64
+    }
+
+    fn free_space(&self) -> FreeSpace {
+        self.peer.free_space()
     }
 }

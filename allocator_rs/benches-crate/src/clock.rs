@@ -13,8 +13,9 @@ pub fn a_call_since(begin: i64, calls: u64) -> f64 {
     (worked() - begin) as f64 / calls as f64
 }
 
-/// The value that a quarter of all stay below; NaN for none.
-pub fn lower_quartile(values: &mut [f64]) -> f64 {
+/// The value that this part of all stays below; NaN for none.
+#[expect(clippy::cast_sign_loss, reason = "parts are positive")]
+pub fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 4).copied().unwrap_or(f64::NAN)
+    values.get((values.len() as f64 * part) as usize).copied().unwrap_or(f64::NAN)
 }

@@ -1,139 +1,95 @@
-//! One allocator on one workload.
+//! All allocators on one workload, in turns.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::churn::Churn;
 use crate::clock;
-use crate::latency::Latency;
-use crate::peers::{FreeSpace, Peer};
-use crate::random::Random;
-use crate::scenario::{Scenario, Work};
+use crate::peers::{
+    CsiCore, Floor, FreeSpace, Offset, OffsetByAddress, Peer, RangeAlloc, RoaringNextFit, TwoTrees,
+};
+use crate::scenario::Scenario;
+use crate::subject::{Outcome, Subject, Turn};
 
-/// What was measured; figures that a workload has not are 0.
-#[derive(Clone, Copy, Debug, Default)]
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Turns of each allocator.
+    pub rounds: usize,
+    pub turn: Turn,
+    /// How long it may take to fill a pool, and how long to let it grow old.
+    pub setup: Turn,
+    /// Different sequences of requests for the fragmentation.
+    pub seeds: u64,
+}
+
+impl Effort {
+    pub fn new(short: bool) -> Self {
+        let turn = |calls, milliseconds| Turn { calls, limit: Duration::from_millis(milliseconds) };
+        if short {
+            Self { rounds: 5, turn: turn(100_000, 20), setup: turn(0, 300), seeds: 1 }
+        } else {
+            Self { rounds: 11, turn: turn(200_000, 50), setup: turn(0, 800), seeds: 4 }
+        }
+    }
+}
+
+/// What was measured of one allocator.
+#[derive(Clone, Copy, Debug)]
 pub struct Figures {
-    /// Nanoseconds a call, the workload's own cost included.
+    pub peer: &'static str,
+    /// Nanoseconds a call: the median over turns, less what the workload itself costs.
     pub nanoseconds: f64,
+    /// The fastest and the slowest quarter begin here.
+    pub quartiles: (f64, f64),
     pub p50: u32,
     pub p99: u32,
     pub p999: u32,
-    pub calls: u64,
-    /// Requests that found no place though enough extents were free.
-    pub failures: u64,
-    /// How full the pool was in the end, in percent.
+    pub outcome: Outcome,
     pub used_percent: f64,
     pub free: FreeSpace,
 }
 
-/// How long one measurement may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Effort {
-    pub calls: u64,
-    pub limit: Duration,
+type Start = fn(&Scenario, Turn) -> Option<Box<dyn Subject>>;
+
+/// The allocators, ours first.
+pub const PEERS: [(&str, Start); 6] = [
+    (CsiCore::NAME, Scenario::start::<CsiCore>),
+    (Offset::NAME, Scenario::start::<Offset>),
+    (OffsetByAddress::NAME, Scenario::start::<OffsetByAddress>),
+    (TwoTrees::NAME, Scenario::start::<TwoTrees>),
+    (RangeAlloc::NAME, Scenario::start::<RangeAlloc>),
+    (RoaringNextFit::NAME, Scenario::start::<RoaringNextFit>),
+];
+
+/// The figures of every allocator that could get its pool ready in time.
+pub fn compare(scenario: &Scenario, effort: Effort) -> Vec<Figures> {
+    let floor = scenario.start::<Floor>(effort.setup).map(|subject| (Floor::NAME, subject));
+    let peers = PEERS.iter().filter_map(|(name, start)| Some((*name, start(scenario, effort.setup)?)));
+    let mut subjects: Vec<(&str, Box<dyn Subject>)> = floor.into_iter().chain(peers).collect();
+    let mut turns = vec![Vec::with_capacity(effort.rounds); subjects.len()];
+    for _ in 0..effort.rounds {
+        for ((_, subject), turns) in subjects.iter_mut().zip(&mut turns) {
+            // The others have just used the caches.
+            subject.work(Turn { calls: effort.turn.calls / 2, limit: effort.turn.limit / 2 });
+            turns.push(subject.work(effort.turn));
+        }
+    }
+    let floor = clock::quantile(&mut turns[0], 0.5);
+    let measured = subjects.iter_mut().zip(&mut turns).skip(1);
+    measured
+        .map(|((peer, subject), turns)| figures(peer, subject.as_mut(), turns, floor, effort.turn))
+        .collect()
 }
 
-/// `None` where the allocator is too slow to get the pool ready within the limit.
-pub fn measure<P: Peer>(scenario: &Scenario, effort: Effort) -> Option<Figures> {
-    match scenario.work {
-        Work::Churn { lengths, percent, expansions } => {
-            let mut churn = Churn::<P>::new(scenario.extents(), percent, lengths, expansions);
-            if !churn.fill(effort.limit) {
-                return None;
-            }
-            churn.age(3 * scenario.extents(), effort.limit);
-            let nanoseconds = churn.measure(effort.calls, effort.limit);
-            let (calls, failures) = (churn.outcome.calls, churn.outcome.failures_with_space);
-            let free = churn.peer().free_space();
-            let used_percent = churn.used_percent();
-            let latency = churn.single_calls(effort.calls / 8, effort.limit);
-            Some(with_latency(
-                Figures { nanoseconds, calls, failures, used_percent, free, ..Figures::default() },
-                latency,
-            ))
-        }
-        Work::FillAndDrain => fill_and_drain::<P>(scenario.extents(), effort),
-        Work::Comb => comb::<P>(scenario.extents(), effort),
-    }
-}
-
-const RUNS: usize = 1 << 16;
-
-fn fill_and_drain<P: Peer>(extents: u64, effort: Effort) -> Option<Figures> {
-    let length = extents / RUNS as u64;
-    let mut peer = P::new(extents, RUNS);
-    let mut held = Vec::with_capacity(RUNS);
-    let mut rounds = Vec::new();
-    let begin = Instant::now();
-    while rounds.len() < 12 && (rounds.is_empty() || begin.elapsed() < effort.limit) {
-        let worked = clock::worked();
-        for _ in 0..RUNS {
-            held.push(peer.allocate(length)?);
-            if held.len() % 1024 == 0 && begin.elapsed() > 2 * effort.limit {
-                return None;
-            }
-        }
-        for held in held.drain(..) {
-            peer.free(held, length);
-        }
-        rounds.push(clock::a_call_since(worked, 2 * RUNS as u64));
-    }
-    let calls = 2 * (RUNS * rounds.len()) as u64;
-    let nanoseconds = clock::lower_quartile(&mut rounds);
-    Some(Figures { nanoseconds, calls, free: peer.free_space(), ..Figures::default() })
-}
-
-fn comb<P: Peer>(extents: u64, effort: Effort) -> Option<Figures> {
-    let begin = Instant::now();
-    let late = || begin.elapsed() > effort.limit;
-    let mut peer = P::new(extents, extents as usize);
-    let mut held = Vec::with_capacity(extents as usize);
-    for count in 0..extents {
-        held.push(peer.allocate(1)?);
-        if count % 1024 == 0 && late() {
-            return None;
-        }
-    }
-    let mut kept = Vec::with_capacity(extents as usize / 2);
-    for (index, held) in held.into_iter().enumerate() {
-        if index % 2 == 0 {
-            kept.push(held);
-            continue;
-        }
-        peer.free(held, 1);
-        if index % 1024 == 1 && late() {
-            return None;
-        }
-    }
-    let free = peer.free_space();
-    let mut random = Random::new(1);
-    let mut step = |latency: &mut Option<Latency>| {
-        let chosen = random.below(kept.len());
-        Latency::of(latency, || peer.free(kept[chosen], 1));
-        if let Some(held) = Latency::of(latency, || peer.allocate(1)) {
-            kept[chosen] = held;
-        }
-    };
-    let (mut slices, mut calls, begin) = (Vec::new(), 0, Instant::now());
-    while calls < effort.calls && begin.elapsed() < effort.limit {
-        let worked = clock::worked();
-        (0..1024).for_each(|_| step(&mut None));
-        slices.push(clock::a_call_since(worked, 2048));
-        calls += 2048;
-    }
-    let mut latency = Some(Latency::default());
-    let begin = Instant::now();
-    for _ in 0..effort.calls / 16 {
-        step(&mut latency);
-        if begin.elapsed() > effort.limit {
-            break;
-        }
-    }
-    let nanoseconds = clock::lower_quartile(&mut slices);
-    let figures = Figures { nanoseconds, calls, used_percent: 50.0, free, ..Figures::default() };
-    Some(with_latency(figures, latency.unwrap_or_default()))
-}
-
-fn with_latency(figures: Figures, mut latency: Latency) -> Figures {
+fn figures(
+    peer: &'static str,
+    subject: &mut dyn Subject,
+    turns: &mut [f64],
+    floor: f64,
+    turn: Turn,
+) -> Figures {
+    let (outcome, used_percent, free) = (subject.outcome(), subject.used_percent(), subject.free_space());
+    let mut latency = subject.single_calls(turn);
     let [p50, p99, p999] = [500, 990, 999].map(|permille| latency.permille(permille));
-    Figures { p50, p99, p999, ..figures }
+    let [low, middle, high] = [0.25, 0.5, 0.75].map(|part| clock::quantile(turns, part) - floor);
+    Figures { peer, nanoseconds: middle, quartiles: (low, high), p50, p99, p999, outcome, used_percent, free }
 }

@@ -1,5 +1,8 @@
 //! Numbers and lengths, the same for every allocator.
 
+/// Where the numbers begin if nobody says otherwise.
+pub const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// xorshift64*.
 #[derive(Clone)]
 pub struct Random(u64);

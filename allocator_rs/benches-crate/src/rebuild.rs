@@ -7,20 +7,27 @@ use crate::random::Random;
 
 pub const RUNS: u64 = 1_000_000;
 
-/// The milliseconds that `Pool::rebuild` takes: the best of five, and how many free runs come out.
-pub fn rebuild() -> (f64, u64) {
+pub struct Rebuilt {
+    /// The best of five.
+    pub milliseconds: f64,
+    pub free_runs: u64,
+    /// Memory that grows with them.
+    pub bytes_per_free_run: f64,
+}
+
+pub fn rebuild() -> Rebuilt {
     let held = runs();
     let extents = held.iter().map(|held| held.run.end()).max().unwrap_or(1) + 1;
-    let mut free_runs = 0;
-    let once = |_| {
+    let mut best = Rebuilt { milliseconds: f64::INFINITY, free_runs: 0, bytes_per_free_run: 0.0 };
+    for _ in 0..5 {
         let worked = clock::worked();
         let pool = Pool::rebuild(DEFAULT_EXTENT_BYTES, &[extents], &held).expect("no overlaps");
-        let milliseconds = clock::a_call_since(worked, 1_000_000);
-        free_runs = pool.statistics().free_runs;
-        milliseconds
-    };
-    let best = (0..5).map(once).fold(f64::INFINITY, f64::min);
-    (best, free_runs)
+        best.milliseconds = best.milliseconds.min(clock::a_call_since(worked, 1_000_000));
+        let statistics = pool.statistics();
+        best.free_runs = statistics.free_runs;
+        best.bytes_per_free_run = statistics.memory_bytes as f64 / statistics.free_runs as f64;
+    }
+    best
 }
 
 fn runs() -> Vec<Held> {

@@ -4,17 +4,18 @@
 //! lies in: taking extents off its front, which is what every allocation does, then leaves the index
 //! alone. An array holds the first run of each chunk, a bitmap says which chunks have any.
 //!
-//! Chunks become smaller as runs become more. So a chunk seldom has two, a word of the bitmap seldom none,
-//! and the index stays as small as the runs themselves, however large the segment is.
+//! There are a few chunks for each run, and together they reach about as far as the runs do, but for the
+//! last chunk, which has no end: so a chunk seldom has two runs, a word of the bitmap seldom none, and the
+//! index is as small as the runs themselves, however large the segment is and however empty.
 
 use super::bitmap::Bitmap;
 use super::node::Nodes;
 use crate::pool::run::offset_of;
 
-/// Chunks that there are for a run at least, unless they are single extents; at most twice as many.
+/// Chunks that there are for a run at least; at most twice as many.
 const CHUNKS_A_RUN: usize = 2;
-/// Runs that the chunks of a new segment are enough for.
-const FIRST_RUNS: usize = 32;
+/// Chunks of a new segment.
+const FIRST_CHUNKS: usize = 64;
 
 #[derive(Debug)]
 pub struct SegmentIndex {
@@ -24,6 +25,8 @@ pub struct SegmentIndex {
     runs: usize,
     /// Extents in a chunk, as a power of two.
     chunk_shift: u32,
+    /// The chunk of all extents behind those of the others.
+    last_chunk: usize,
     /// Which chunks have runs.
     chunks: Bitmap,
     /// The first run of each chunk that has any.
@@ -32,18 +35,19 @@ pub struct SegmentIndex {
 
 impl SegmentIndex {
     pub fn new(extents: u64, border: u32) -> Self {
-        Self::with_room_for(FIRST_RUNS, extents, border)
+        Self::with_chunks(FIRST_CHUNKS, extents, border)
     }
 
-    fn with_room_for(runs: usize, extents: u64, border: u32) -> Self {
-        let chunks = (runs.max(FIRST_RUNS) * CHUNKS_A_RUN) as u64;
-        Self::with_shift(extents, border, (extents / chunks).checked_ilog2().unwrap_or(0))
-    }
-
-    fn with_shift(extents: u64, border: u32, chunk_shift: u32) -> Self {
-        let chunks = (extents >> chunk_shift) + 1;
-        let firsts = vec![0; chunks as usize];
-        Self { extents, border, runs: 0, chunk_shift, chunks: Bitmap::new(chunks), firsts }
+    fn with_chunks(chunks: usize, extents: u64, border: u32) -> Self {
+        Self {
+            extents,
+            border,
+            runs: 0,
+            chunk_shift: 0,
+            last_chunk: chunks - 1,
+            chunks: Bitmap::new(chunks as u64),
+            firsts: vec![0; chunks],
+        }
     }
 
     pub fn extents(&self) -> u64 {
@@ -52,31 +56,38 @@ impl SegmentIndex {
 
     /// Makes room for so many runs in a segment that has none.
     pub fn reserve(&mut self, runs: usize) {
-        *self = Self::with_room_for(runs, self.extents, self.border);
+        let chunks = (runs * CHUNKS_A_RUN).next_power_of_two().max(FIRST_CHUNKS);
+        *self = Self::with_chunks(chunks, self.extents, self.border);
     }
 
     /// The same runs in a longer segment.
-    pub fn grow(&mut self, nodes: &Nodes, extents: u64) {
+    pub fn grow(&mut self, extents: u64) {
         self.extents = extents;
-        self.file_all(nodes, self.chunk_shift);
     }
 
-    /// Files all runs under chunks of another size.
+    /// Twice as many chunks that reach as far, or farther where they are single extents.
     #[cold]
-    fn file_all(&mut self, nodes: &Nodes, chunk_shift: u32) {
-        let runs = self.runs;
-        *self = Self::with_shift(self.extents, self.border, chunk_shift);
-        self.runs = runs;
-        let mut id = nodes[self.border].place_next;
-        let mut filed = usize::MAX;
+    fn make_chunks(&mut self, nodes: &Nodes) {
+        let finer = Self::with_chunks(2 * self.firsts.len(), self.extents, self.border);
+        *self = Self { runs: self.runs, chunk_shift: self.chunk_shift.saturating_sub(1), ..finer };
+        self.file_all(nodes);
+    }
+
+    /// As many chunks that reach twice as far.
+    #[cold]
+    fn reach_farther(&mut self, nodes: &Nodes) {
+        let empty = Self::with_chunks(self.firsts.len(), self.extents, self.border);
+        *self = Self { runs: self.runs, chunk_shift: self.chunk_shift + 1, ..empty };
+        self.file_all(nodes);
+    }
+
+    fn file_all(&mut self, nodes: &Nodes) {
+        let mut id = nodes[self.border].place_previous;
         while id != self.border {
             let chunk = self.chunk_of(nodes[id].end);
-            if chunk != filed {
-                self.firsts[chunk] = id;
-                self.chunks.set(chunk as u64);
-                filed = chunk;
-            }
-            id = nodes[id].place_next;
+            self.firsts[chunk] = id;
+            self.chunks.set(chunk as u64);
+            id = nodes[id].place_previous;
         }
     }
 
@@ -94,8 +105,8 @@ impl SegmentIndex {
         nodes[id].place_next = behind;
         self.file(nodes, id);
         self.runs += 1;
-        if self.runs * CHUNKS_A_RUN > self.firsts.len() && self.chunk_shift > 0 {
-            self.file_all(nodes, self.chunk_shift - 1);
+        if self.runs * CHUNKS_A_RUN > self.firsts.len() {
+            self.make_chunks(nodes);
         }
     }
 
@@ -112,9 +123,12 @@ impl SegmentIndex {
     #[inline]
     pub fn file(&mut self, nodes: &Nodes, id: u32) {
         let chunk = self.chunk_of(nodes[id].end);
-        if self.chunk_of(nodes[nodes[id].place_previous].end) != chunk {
+        let before = nodes[id].place_previous;
+        if before == self.border || self.chunk_of(nodes[before].end) != chunk {
             self.firsts[chunk] = id;
             self.chunks.set(chunk as u64);
+        } else if chunk == self.last_chunk {
+            self.reach_farther(nodes);
         }
     }
 
@@ -124,7 +138,7 @@ impl SegmentIndex {
         let chunk = self.chunk_of(nodes[id].end);
         if self.firsts[chunk] == id {
             let behind = nodes[id].place_next;
-            if self.chunk_of(nodes[behind].end) == chunk {
+            if behind != self.border && self.chunk_of(nodes[behind].end) == chunk {
                 self.firsts[chunk] = behind;
             } else {
                 self.chunks.clear(chunk as u64);
@@ -163,6 +177,6 @@ impl SegmentIndex {
     /// The chunk of an address within its segment.
     #[inline]
     fn chunk_of(&self, address: u64) -> usize {
-        (offset_of(address) >> self.chunk_shift) as usize
+        self.last_chunk.min((offset_of(address) >> self.chunk_shift) as usize)
     }
 }

@@ -40,7 +40,7 @@ impl FreeRuns {
 
     /// Lengthens a segment; what is new is not free yet.
     pub fn grow_segment(&mut self, segment: usize, extents: u64) {
-        self.segments[segment].grow(&self.nodes, extents);
+        self.segments[segment].grow(extents);
     }
 
     pub fn segment_extents(&self, segment: u32) -> Option<u64> {
