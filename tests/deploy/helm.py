@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,9 @@ def render(*files: Path, values: Mapping[str, Any] | None = None, kubernetes: st
     Raises:
         HelmError: the values are refused.
     """
-    text = _helm(
-        "template", RELEASE, CHART, "--namespace", NAMESPACE, files=files, values=values, kubernetes=kubernetes
-    )
-    return [document for document in yaml.safe_load_all(text) if document]
+    arguments = ("template", RELEASE, CHART, "--namespace", NAMESPACE)
+    text = _helm(arguments, files, yaml.safe_dump(dict(values or {})), kubernetes)
+    return [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]
 
 
 def lint(*files: Path, values: Mapping[str, Any] | None = None) -> None:
@@ -56,12 +56,13 @@ def lint(*files: Path, values: Mapping[str, Any] | None = None) -> None:
     Raises:
         HelmError: it found something.
     """
-    _helm("lint", "--strict", CHART, files=files, values=values, kubernetes=KUBERNETES)
+    _helm(("lint", "--strict", CHART), files, yaml.safe_dump(dict(values or {})), KUBERNETES)
 
 
-def _helm(*arguments: object, files: Iterable[Path], values: Mapping[str, Any] | None, kubernetes: str) -> str:
+@functools.cache
+def _helm(arguments: tuple[object, ...], files: tuple[Path, ...], values: str, kubernetes: str) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as override:
-        yaml.safe_dump(dict(values or {}), override)
+        override.write(values)
         override.flush()
         chosen = [part for file in (*files, override.name) for part in ("--values", str(file))]
         finished = subprocess.run(
