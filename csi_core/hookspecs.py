@@ -19,7 +19,7 @@ Rules that hold for every hook:
 * Handles come from the outside world unverified; judge their form before they touch a path or a command line.
 * Secrets are given by the CO on each call. Never store or log them.
 
-A plugin's class may have three attributes beside its hooks:
+A plugin's class may have four attributes beside its hooks:
 
 ``csi_core_api``
     The version of the hooks it was written for, :data:`API_VERSION`; another one is refused.
@@ -29,6 +29,10 @@ A plugin's class may have three attributes beside its hooks:
 ``declaration``
     A :class:`~csi_core.model.Description` as far as it does not depend on the storage, so that ``csi-core backends``
     can show a backend that is only installed. ``describe`` answers it, with what was found out put in.
+``commands``
+    Commands that ``csi-core`` offers beside its own: ``{"pool": "backends.loop.extents.commands:pool"}``, by name the
+    module and attribute of a :class:`click.Command`. It is imported when somebody calls it. A name of csi-core itself, or
+    of another installed backend, cannot be taken.
 """
 
 from __future__ import annotations

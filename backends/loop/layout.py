@@ -159,7 +159,7 @@ class Layout(Protocol):
     # -- what is deleted ----------------------------------------------------------------------------
 
     def retire(self, keys: Sequence[str]) -> None:
-        """These are in the trash now, durably."""
+        """These are about to be in the trash: their room is not given out before :meth:`forgotten`."""
 
     def free(self, key: str, stopping: Callable[[], bool]) -> None:
         """Free what is in the trash, or fill it with zeros; durable after :meth:`sync`. Can be repeated.

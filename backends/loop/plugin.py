@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import ClassVar, Final
 
 from pydantic import ValidationError
 
@@ -62,6 +62,7 @@ class LoopBackend:
 
     csi_core_api = API_VERSION
     options_model = LoopOptions
+    commands: ClassVar = {"pool": "backends.loop.extents.commands:pool"}
     declaration = Description(
         summary="image files in a directory, attached as loop devices",
         reach=Reach.NODE_LOCAL,

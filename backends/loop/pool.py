@@ -26,7 +26,7 @@ from csi_core.faults import fault
 from csi_core.hookspecs import Host
 from csi_core.ledger import Ledger, Reservation
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "locked"]
 
 _log = structlog.get_logger(__name__)
 _LOCK_WAIT_S: Final = 5.0
@@ -64,7 +64,7 @@ class Pool:
         self.host = host
         self.claims = Claims()
         with ExitStack() as undo:
-            self._lock = _locked(name, options.path)
+            self._lock = locked(name, options.path)
             undo.callback(os.close, self._lock)
             self._refuse_unsafe()
             self.filesystem = hostfs.probe(options.path, direct_io=options.direct_io)
@@ -128,8 +128,8 @@ class Pool:
 
     def discard(self, *keys: str) -> None:
         """Forget volumes, snapshots and groups, durably; their images are freed, and their charge with them, soon."""
-        self.records.discard(*keys)
         self.layout.retire(keys)
+        self.records.discard(*keys)
         self.trash.more()
 
     @contextmanager
@@ -191,10 +191,10 @@ class Pool:
     def _recover(self) -> None:
         unfinished = list(self.records.unfinished())
         if unfinished:
+            self.layout.retire(unfinished)
             fault("loop.start.before_rollback")
             self.records.discard(*unfinished)
             fault("loop.start.after_rollback")
-            self.layout.retire(unfinished)
             _log.info("half-made volumes and snapshots rolled back", pool=self.name, keys=unfinished)
         self.layout.recover()
         self.ledger.load(self.records.promised_bytes())
@@ -213,7 +213,7 @@ class Pool:
             os.fsync(file)
 
 
-def _locked(name: str, directory: Path) -> int:
+def locked(name: str, directory: Path) -> int:
     """A descriptor that holds the pool's lock; a process that is just ending is waited for."""
     try:
         lock = os.open(directory / "pool.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -36,7 +36,9 @@ class _Main(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
-            return None
+            from csi_core.cli.plugin_commands import find_command  # noqa: PLC0415 - imports the backends
+
+            return find_command(cmd_name)
         module, _, attribute = _COMMANDS[cmd_name].where.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
@@ -44,6 +46,8 @@ class _Main(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.about) for name, command in _COMMANDS.items()])
+        formatter.write_paragraph()
+        formatter.write_text("Backends bring commands of their own, pool of loop for instance: csi-core backends.")
 
     def invoke(self, ctx: click.Context) -> Any:
         from csi_core.errors import CsiCoreError  # noqa: PLC0415 - the start-up time of --help

@@ -52,7 +52,8 @@ class ExtentsLayout:
         assert pool is not None
         self._pool = pool
         self._segments: dict[int, Segment] = {}
-        self._retired: dict[str, list[RunRecord]] = {}
+        self.held: set[str] = set()
+        """Keys in the trash that are being written to, and so not freed yet."""
         self._watch: Watch | None = None
         self._mutex = threading.Lock()
         self._growing = threading.Lock()
@@ -62,6 +63,7 @@ class ExtentsLayout:
             for segment in recorded:
                 self._open(segment)
             self.space_map = Space(name, database, pool.extent_bytes, [segment.extents for segment in recorded])
+            self._retired = self.space_map.found_quarantined
             undo.pop_all()
         self.devices = Devices(self._segments, pool.extent_bytes, direct_io=options.direct_io)
 
@@ -204,17 +206,17 @@ class ExtentsLayout:
     # -- what is deleted ----------------------------------------------------------------------------
 
     def retire(self, keys: Sequence[str]) -> None:
+        # Before the commit: from then on the trash may free them at any moment. Where the commit fails they stay out of
+        # use until it is repeated, or until the next start.
         for key in keys:
             runs = self._records.runs(key)
             with self._mutex:
-                if key not in self._retired:
+                if runs and key not in self._retired:
                     self.space_map.quarantine(runs)
                     self._retired[key] = runs
 
     def free(self, key: str, stopping: Callable[[], bool]) -> None:
         runs = self._records.runs(key)
-        with self._mutex:
-            self._retired.setdefault(key, runs)
         pace = Pace(self.devices.writes)
         fault("extents.zero.before_first")
         for run in runs:
@@ -256,22 +258,22 @@ class ExtentsLayout:
             self.devices.detach(self._records.runs(key))
 
     def attached(self, keys: Sequence[str]) -> set[str]:
-        return {key for key in keys if self.device(key)}
+        return {key for key in keys if key in self.held or self.device(key)}
 
     # -- content ------------------------------------------------------------------------------------
 
     @contextmanager
     def copying(self, copy: Copy) -> Iterator[CopyUnderWay]:
-        source = self._content(copy.source_key) if copy.source_key else None
-        yield ContentCopy(source, self._content(copy.target_key), copy.size_bytes)
+        source = self.content(copy.source_key) if copy.source_key else None
+        yield ContentCopy(source, self.content(copy.target_key), copy.size_bytes)
 
     def data_ranges(self, key: str, start_bytes: int) -> Iterator[tuple[int, int]]:
         with images.storage_errors(f"snapshot {key}"):
-            yield from self._content(key).data_ranges(start_bytes)
+            yield from self.content(key).data_ranges(start_bytes)
 
     def differing(self, base_key: str, target_key: str, start_bytes: int) -> Iterator[tuple[int, int]]:
         with images.storage_errors("comparing snapshots"):
-            yield from self._content(target_key).differing(self._content(base_key), start_bytes)
+            yield from self.content(target_key).differing(self.content(base_key), start_bytes)
 
     # -- care ---------------------------------------------------------------------------------------
 
@@ -299,7 +301,8 @@ class ExtentsLayout:
         label = Label(self._pool.uuid, segment.number, self._pool.extent_bytes)
         self._segments[segment.number] = Segment(Path(segment.path), label, segment.extents)
 
-    def _content(self, key: str) -> Content:
+    def content(self, key: str) -> Content:
+        """What lies in a volume or snapshot."""
         return Content(self._segments, self._records.runs(key), self._pool.extent_bytes)
 
     def _shown_bytes(self, record: VolumeRecord, runs: Sequence[RunRecord]) -> int:

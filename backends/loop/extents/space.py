@@ -31,7 +31,7 @@ class Taken:
         """``runs`` from ``position`` on are new, and the one before it is now as long as ``lengthened``."""
         self._key = key
         self._position = position
-        self._runs = runs
+        self.runs = runs
         self._lengthened = lengthened
         self.recorded = False
 
@@ -43,7 +43,7 @@ class Taken:
                 "UPDATE run SET length = ? WHERE key = ? AND position = ?",
                 (self._lengthened.length, self._key, self._position - 1),
             )
-        rows = [(self._key, self._position + number, *run) for number, run in enumerate(self._runs)]
+        rows = [(self._key, self._position + number, *run) for number, run in enumerate(self.runs)]
         if rows:
             connection.executemany("INSERT INTO run VALUES (?, ?, ?, ?, ?)", rows)
 
@@ -71,8 +71,12 @@ class Space:
         )
         rows = database.rows(query)
         held = bytearray(_HELD.size * len(rows))
-        for number, (_, segment, start, length, trashed) in enumerate(rows):
+        self.found_quarantined: dict[str, list[RunRecord]] = {}
+        """By key, what was in the trash when the pool was opened."""
+        for number, (key, segment, start, length, trashed) in enumerate(rows):
             kind = HELD_QUARANTINED if trashed else HELD_OWNED
+            if trashed:
+                self.found_quarantined.setdefault(key, []).append(RunRecord(segment, start, length))
             _HELD.pack_into(held, number * _HELD.size, segment, start, length, kind)
         try:
             self.pool = ExtentPool.rebuild(segments, bytes(held), extent_bytes=extent_bytes)
@@ -92,15 +96,19 @@ class Space:
         return self.pool.extents * self.extent_bytes, self.pool.free_extents * self.extent_bytes
 
     @contextmanager
-    def placed(self, key: str, size_bytes: int, present_bytes: int, max_runs: int) -> Iterator[Taken]:
+    def placed(
+        self, key: str, size_bytes: int, present_bytes: int, max_runs: int, *, tight: bool = False
+    ) -> Iterator[Taken]:
         """Take ``present_bytes`` in at most ``max_runs`` runs, where there is room to grow to ``size_bytes``.
+
+        ``tight`` leaves no room, for what is moved together.
 
         Raises:
             NoSpace: it does not fit.
         """
         wanted = self.extents_of(present_bytes)
         room = self.extents_of(size_bytes) - wanted
-        if max_runs == 1:  # expansion is in place or not at all, for the one before it too
+        if max_runs == 1 and not tight:  # expansion is in place or not at all, for the one before it too
             room = max(room, wanted)
         one = self.pool.allocate(wanted, room=room) if wanted else None
         runs = [RunRecord(*one)] if one else self._scattered(wanted, max_runs) if wanted else []

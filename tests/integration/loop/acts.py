@@ -20,8 +20,8 @@ from csi_core.parameters import Parameters
 
 from .cluster import RAW, NodeHost
 
-SIZE_BYTES = 32 << 20
-GROWN_BYTES = 48 << 20
+SIZE_BYTES = 8 << 20
+GROWN_BYTES = 12 << 20
 
 
 def started(options: dict[str, object]) -> LoopBackend:

@@ -59,7 +59,6 @@ def test_neighbours_in_one_segment_keep_their_data_apart(packed: Cluster) -> Non
     for number, device in enumerate(devices):
         assert set(read_block(device, 0, MIB)) | set(read_block(device, 15 * MIB, MIB)) == {number + 1}
         assert set(read_block(device, MIB, 14 * MIB)) == {0}
-        assert os.stat(device).st_rdev, "a device of its own"
     assert len(set(devices)) == len(devices)
 
 
@@ -275,6 +274,5 @@ def test_devices_of_deleted_volumes_are_not_mistaken_for_others(packed: Cluster)
     assert packed.backend.find_source(other.handle) is None
     packed.attach(other)
     assert packed.backend.find_source(one.handle) is None
-    assert [d for d in loopdev.attached() if "segment-0" in d.backing_path] == [
-        packed.pool.layout.device(packed.key(other))
-    ]
+    shown = [device for device in loopdev.attached() if "segment-0" in device.backing_path]
+    assert shown == [packed.pool.layout.device(packed.key(other))]

@@ -1,0 +1,173 @@
+"""csi-core pool, as an administrator uses it."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from csi_core.cli.main import main
+from csi_core.testing.devices import scratch_directory, xfs_filesystem
+
+from .cluster import MIB, RAW, Cluster, read_block, write_block
+from .conftest import take_down
+from .extent_pools import free_bytes_are_zeros
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Path]:
+    with xfs_filesystem(512 * MIB) as host:
+        yield host
+
+
+@pytest.fixture
+def directory(host: Path) -> Iterator[Path]:
+    directory = host / "pool"
+    directory.mkdir()
+    yield directory
+    for left in directory.iterdir():
+        left.unlink()
+    directory.rmdir()
+
+
+@pytest.fixture
+def options(directory: Path) -> dict[str, object]:
+    segments = [{"path": str(directory / "one"), "size": "33Mi"}]
+    return {"path": str(directory), "layout": "extents", "allowLoopHost": True, "segments": segments}
+
+
+@pytest.fixture
+def pool(options: dict[str, object], tmp_path: Path) -> Run:
+    """Run a subcommand with the configuration as it is at that moment."""
+
+    def run(command: str, *arguments: object, code: int = 0) -> str:
+        path = tmp_path / "config.yaml"
+        path.write_text(
+            yaml.safe_dump({"driver": {"name": "a.b"}, "backends": {"loop": {"options": {"pools": {"p": options}}}}})
+        )
+        argv = ["pool", command, "p", "--config", str(path), *map(str, arguments)]
+        result = CliRunner().invoke(main, argv, prog_name="csi-core")
+        assert result.exit_code == code, result.output + repr(result.exception)
+        return result.output
+
+    return run
+
+
+@pytest.fixture
+def serve(options: dict[str, object]) -> Iterator[Callable[[], Cluster]]:
+    """Serve the pool; in the end whatever serves it is taken down."""
+    serving: list[Cluster] = []
+
+    def start() -> Cluster:
+        with scratch_directory() as mounts:
+            serving.append(Cluster({"pools": {"p": options}}, mounts))
+        return serving[-1]
+
+    yield start
+    for cluster in serving:
+        take_down(cluster)
+
+
+def thick(cluster: Cluster, name: str, size_bytes: int):
+    return cluster.create(name, size_bytes, capability=RAW, provisioning="thick")
+
+
+def test_a_pool_is_made_grown_and_shown(pool: Run, options, directory: Path, serve) -> None:
+    assert "32 MiB" in pool("create")
+    assert "made already" in pool("create")
+    cluster = serve()
+    write_block(cluster.attach(thick(cluster, "a", 16 * MIB)).device, 0, b"x" * MIB)
+    options["segments"].append({"path": str(directory / "two"), "size": "17Mi"})  # type: ignore[attr-defined]
+    assert json.loads(pool("grow", "-o", "json")) == [
+        {"segment": f"{directory}/two", "number": 1, "addedBytes": 16 * MIB}
+    ]
+    shown = json.loads(pool("show", "-o", "json"))[0]
+    assert (shown["volumes"], shown["statistics"]["extents"], shown["statistics"]["free_extents"]) == (1, 48, 32)
+    text = pool("show")
+    assert "16 MiB" in text
+    assert "█" in text
+    assert "·" in text
+    assert "Nothing is wrong" in pool("check")
+
+
+def test_the_map_is_a_picture(pool: Run, serve, tmp_path: Path) -> None:
+    pool("create")
+    cluster = serve()
+    thick(cluster, "a", 16 * MIB)
+    pool("show", "--image", tmp_path / "map.svg")
+    root = ElementTree.fromstring((tmp_path / "map.svg").read_text())
+    colours = [rect.get("fill") for rect in root.iter("{http://www.w3.org/2000/svg}rect")]
+    assert {"#3b6ea8", "#e6e6e6"} <= set(colours)
+    pool("show", "--image", tmp_path / "map.png")
+    content = (tmp_path / "map.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height, depth, colour_type = struct.unpack_from(">2I2B", content, 16)
+    assert (depth, colour_type) == (8, 3)
+    at = content.index(b"IDAT")
+    (length,) = struct.unpack_from(">I", content, at - 4)
+    pixels = zlib.decompress(content[at + 4 : at + 4 + length])
+    assert len(pixels) == height * (width + 1)
+    assert {0, 3} <= set(pixels[1:])
+    assert "ends in .svg or .png" in pool("show", "--image", tmp_path / "map.jpeg", code=2)
+
+
+def test_check_finds_what_is_wrong(pool: Run, serve, directory: Path) -> None:
+    pool("create")
+    cluster = serve()
+    volume = thick(cluster, "a", 8 * MIB)
+    assert "served by another process" in pool("check", "--zeros", code=1)
+    cluster.backend.stop()
+    assert "Nothing is wrong" in pool("check", "--zeros")
+    with (directory / "one").open("r+b") as segment:
+        segment.seek(32 * MIB + 4096)
+        segment.write(b"from outside")
+    assert "stale data" in pool("check", "--zeros", code=1)
+    cluster.start()
+    cluster.pool.database.execute("DELETE FROM run WHERE key = ?", (cluster.key(volume),))
+    found = json.loads(pool("check", "-o", "json", code=1))
+    assert [(f["subject"], f["problem"]) for f in found] == [(cluster.key(volume), "lost extents")]
+    cluster.pool.database.execute("INSERT INTO run VALUES ('v-x', 0, 0, 0, 4)")
+    assert "extents of nobody" in pool("check", code=1)
+    cluster.pool.database.execute("DELETE FROM run")
+    cluster.pool.database.execute("INSERT INTO run VALUES (?, 0, 0, 8, 8)", (cluster.key(volume),))
+
+
+def test_defrag_moves_volumes_together_and_nothing_of_them_is_lost(pool: Run, serve) -> None:
+    pool("create")
+    cluster = serve()
+    volumes = [thick(cluster, f"v{n}", 4 * MIB) for n in range(8)]
+    for number, volume in enumerate(volumes):
+        write_block(cluster.attach(volume).device, 0, bytes([number + 1]) * (4 * MIB))
+        cluster.detach(volume)
+    by_place = sorted(volumes, key=lambda volume: cluster.pool.records.runs(cluster.key(volume)))
+    for volume in by_place[::2]:
+        cluster.delete(volume)
+    cluster.settled()
+    assert cluster.pool.layout.largest_free_bytes(thick=True) == 4 * MIB
+    attached = cluster.attach(by_place[3])
+    assert "served by another process" in pool("defrag", code=1)
+    cluster.backend.stop()
+    assert "4 MiB before" in pool("defrag")
+    cluster.start()
+    assert cluster.pool.layout.largest_free_bytes(thick=True) >= 12 * MIB
+    assert cluster.attach(by_place[3]) == attached, "what is in use stays where it is"
+    for volume in by_place[1::2]:
+        number = volumes.index(volume)
+        assert set(read_block(cluster.attach(volume).device, 0, 4 * MIB)) == {number + 1}
+    assert free_bytes_are_zeros(cluster.pool.layout)
+
+
+def test_what_is_there_is_not_overwritten_unless_told(pool: Run, directory: Path) -> None:
+    (directory / "one").write_bytes(b"precious" * 100)
+    assert "--force" in pool("create", code=1)
+    assert (directory / "one").read_bytes() == b"precious" * 100
+    assert "32 MiB" in pool("create", "--force")
