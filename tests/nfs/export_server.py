@@ -1,7 +1,7 @@
 """The kernel's NFS server on this machine itself, so that a backend in the tests' own process manages its exports.
 
-``hosts.py`` has servers on machines of their own; a backend reaches those only from a process in their namespaces. Here the
-pseudo root matters again: mountd gets a root directory of its own in which everything can be exported.
+``hosts.py`` has servers on machines of their own; a backend reaches those only from a process in their namespaces. Here
+the pseudo root matters again: mountd gets a root directory of its own in which everything can be exported.
 """
 
 from __future__ import annotations
