@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -20,14 +20,23 @@ WRITER = mounted("ext4", AccessMode.SINGLE_NODE_MULTI_WRITER)
 
 
 class Driver:
-    """A server of its own. Volumes are thin, and small unless a size is said: what is measured is the driver."""
+    """A server of its own. Volumes are small unless a size is said: what is measured is the driver.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: where it has its pool, on the filesystem that is measured on.
+        options: of the pool, further ones or others.
+        provisioning: of the volumes.
+    """
+
+    def __init__(
+        self, directory: Path, options: Mapping[str, object] | None = None, provisioning: str = "thin"
+    ) -> None:
         self.directory = directory
         self.pool = directory / "pool"
-        self.pool.mkdir(parents=True)
+        self.pool.mkdir(parents=True, exist_ok=True)
         self._numbers = itertools.count()
-        pool = {"path": str(self.pool), "overcommit": 1000, "stopAt": 1.0, "warnAt": 1.0}
+        self._parameters = {"provisioning": provisioning}
+        pool = {"path": str(self.pool), "overcommit": 1000, "stopAt": 1.0, "warnAt": 1.0, **(options or {})}
         config = {
             "driver": {"name": "loop.bench.csi-core.dev", "nodeId": "bench-node"},
             "log": {"format": "json", "level": "warning"},
@@ -58,7 +67,7 @@ class Driver:
             f"pvc-{self.directory.name}-{next(self._numbers)}",
             size_bytes,
             capability=WRITER,
-            parameters={"provisioning": "thin"},
+            parameters=self._parameters,
         )
         return self._server.controller.CreateVolume(request).volume
 

@@ -31,8 +31,8 @@ A plugin's class may have four attributes beside its hooks:
     can show a backend that is only installed. ``describe`` answers it, with what was found out put in.
 ``commands``
     Commands that ``csi-core`` offers beside its own: ``{"pool": "backends.loop.extents.commands:pool"}``, by name the
-    module and attribute of a :class:`click.Command`. It is imported when somebody calls it. A name of csi-core itself, or
-    of another installed backend, cannot be taken.
+    module and attribute of a :class:`click.Command`. It is imported when somebody calls it. A name of csi-core
+    itself, or of another installed backend, cannot be taken.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ __all__ = ["Space", "Taken"]
 _log = structlog.get_logger(__name__)
 _HELD: Final = struct.Struct("=4Q")
 _RUN: Final = struct.Struct("=3Q")
+_ROOMY: Final = 4
+"""Room for expansions is left as long as a quarter of the pool is free in one piece: later it would only split it."""
 _UNDONE: Final = (Busy, NoSpace)
 """Errors of a commit after which it is certain that nothing was recorded."""
 
@@ -108,8 +110,8 @@ class Space:
         """
         wanted = self.extents_of(present_bytes)
         room = self.extents_of(size_bytes) - wanted
-        if max_runs == 1 and not tight:  # expansion is in place or not at all, for the one before it too
-            room = max(room, wanted)
+        if max_runs == 1 and not tight and self.pool.longest_free_run >= self.pool.extents // _ROOMY:
+            room = max(room, wanted)  # expansion is in place or not at all, for the one before it too
         one = self.pool.allocate(wanted, room=room) if wanted else None
         runs = [RunRecord(*one)] if one else self._scattered(wanted, max_runs) if wanted else []
         with self._held(Taken(key, 0, runs), runs) as taken:
