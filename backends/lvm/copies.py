@@ -1,0 +1,190 @@
+"""Filling a new volume, or a full-copy snapshot, from an LV: a thin snapshot within its pool, else a copy of the data.
+
+A copy is made of what stands still: of a snapshot, or of one taken for the purpose. What is being made bears the tag
+``state=creating`` from its first moment: killed
+anywhere, it is removed by the next call of that name or the next start, and made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from backends.lvm import devicemapper, extents, fronts, names, removal, tags, transfer
+from backends.lvm.creation import create_arguments, lvcreate, room, volume_fields
+from backends.lvm.deviceclass import DeviceClass
+from backends.lvm.devicemapper import Device
+from backends.lvm.options import LvmParameters
+from backends.lvm.records import Record, now_us
+from csi_core.background import Task
+from csi_core.errors import CallError, NotFound, StorageFailure
+from csi_core.faults import fault
+from csi_core.model import ContentSource, SourceKind, VolumeSpec
+
+__all__ = ["create", "full_copy", "inherited", "readable", "thin_snapshot", "work_key"]
+
+
+def work_key(key: str) -> str:
+    """How the copy that makes ``key`` is called among the long work."""
+    return f"copying {key}"
+
+
+def create(cls: DeviceClass, key: str, spec: VolumeSpec, parameters: LvmParameters) -> None:
+    """Create the volume ``key`` from the source of ``spec``.
+
+    Raises:
+        As :func:`backends.lvm.volumes.create`.
+    """
+    assert spec.source is not None
+    source = source_record(cls, spec.source)
+    fields = {**inherited(source), **volume_fields(spec, parameters)}
+    size_bytes = extents.chosen_size(cls.reports.current(), spec, parameters, at_least_bytes=source.size_bytes)
+    if parameters.thin and source.lv.pool == cls.pool(parameters).name:
+        with cls.hold("clone", key, shared=[source.key]), fronts.still(cls, [source.key]):
+            source = source_record(cls, spec.source)  # held now, and so it stays
+            thin_snapshot(cls, key, source, fields, size_bytes, read_only=False)
+    else:
+        full_copy(cls, key, source, fields, parameters, size_bytes)
+
+
+def source_record(cls: DeviceClass, source: ContentSource) -> Record:
+    """The LV that ``source`` means.
+
+    Raises:
+        NotFound: it is not in this class, or not any more.
+    """
+    located = names.split(source.handle, "s" if source.kind is SourceKind.SNAPSHOT else "v")
+    if located is None or located[0] != cls.name:
+        raise NotFound(f"no {source.kind.value} {source.handle} in device class {cls.name}")
+    return cls.snapshot(located[1]) if source.kind is SourceKind.SNAPSHOT else cls.volume(located[1])
+
+
+def inherited(source: Record) -> dict[str, str]:
+    """What a copy takes over: the mark of its filesystem, that nobody has used it yet, and how it is wiped."""
+    return {name: source.fields[name] for name in ("formatted", "wipe", "blank") if name in source.fields}
+
+
+def thin_snapshot(
+    cls: DeviceClass, key: str, source: Record, fields: Mapping[str, str], size_bytes: int, *, read_only: bool
+) -> None:
+    """Make ``key`` a thin snapshot of a thin LV: one command, unless it is to be larger. The caller holds both.
+
+    Raises:
+        LogicalVolumeExists: there is an LV of that name.
+        NoSpace: the pool has no room.
+    """
+    grows = size_bytes > source.lv.size_bytes
+    state = {"state": "creating"} if grows and "state" not in fields else {}
+    permission = f"--permission={'r' if read_only else 'rw'}"
+    with cls.pool_of(source).admitted(size_bytes, single_tenant=cls.options.single_tenant):
+        fault("lvm.thin_snapshot.before_lvcreate")
+        arguments = ["--snapshot", "--activate=n", "--setactivationskip=y", permission]
+        lvcreate(cls, key, {**fields, **state}, *arguments, cls.lvm.path(source.lv.name))
+        fault("lvm.thin_snapshot.after_lvcreate")
+        if grows:
+            cls.lvm.change("lvextend", f"--size={size_bytes}b", cls.lvm.path(names.lv_name(key)))
+            fault("lvm.thin_snapshot.after_lvextend")
+            cls.retag(key, remove=tags.encode(state))
+            fault("lvm.thin_snapshot.after_ready")
+
+
+def full_copy(
+    cls: DeviceClass,
+    key: str,
+    source: Record,
+    fields: Mapping[str, str],
+    parameters: LvmParameters,
+    size_bytes: int,
+) -> None:
+    """Make ``key`` with the data of ``source``, in the background, and wait as long as the call may.
+
+    Raises:
+        TimedOut: it goes on; repeat the call.
+        NoSpace: no room for it.
+    """
+    cls.work.finish(work_key(key), lambda task: _copy(cls, key, source.key, fields, parameters, size_bytes, task))
+
+
+def _copy(
+    cls: DeviceClass,
+    key: str,
+    source_key: str,
+    fields: Mapping[str, str],
+    parameters: LvmParameters,
+    size_bytes: int,
+    task: Task,
+) -> None:
+    with cls.hold("copy", key, shared=[source_key]):
+        source = cls.reports.current().ready(source_key)
+        if source is None:
+            raise NotFound(f"device class {cls.name} has no {source_key} any more")
+        state = {"state": "creating"}
+        with room(cls, parameters, size_bytes):
+            fault("lvm.copy.before_lvcreate")
+            lvcreate(cls, key, {**fields, **state}, *create_arguments(cls, parameters, size_bytes))
+            fault("lvm.copy.after_lvcreate")
+        try:
+            with _still(cls, key, source) as origin, cls.active(key) as target:
+                fault("lvm.copy.before_data")
+                nodes = devicemapper.node(origin), devicemapper.node(target)
+                transfer.copy_device(*nodes, source.size_bytes, task, sparse=parameters.thin)
+                fault("lvm.copy.after_data")
+                cls.retag(key, remove=tags.encode(state))
+                fault("lvm.copy.after_ready")
+        except Exception as error:
+            _give_up(cls, key, error)
+            raise
+
+
+@contextmanager
+def readable(cls: DeviceClass, snapshot: Record) -> Iterator[Device]:
+    """A snapshot's device, active for the time being; the caller holds it."""
+    # A copy-on-write snapshot is active together with its origin only.
+    origin_key = names.key_of(snapshot.lv.origin) if snapshot.copy_on_write else None
+    with cls.active(origin_key or snapshot.key):
+        device = cls.device(snapshot.key)
+        if device is None:
+            raise StorageFailure(f"snapshot {snapshot.key} has no device, although its LV is active")
+        yield device
+
+
+@contextmanager
+def _still(cls: DeviceClass, target_key: str, source: Record) -> Iterator[Device]:
+    """An active device with the source's data that nobody writes to."""
+    if names.kind_of(source.key) == "s":
+        with readable(cls, source) as device:
+            yield device
+        return
+    with cls.active(source.key):
+        key = "t" + target_key[1:]
+        fields = {"made": str(now_us()), "state": "creating", "of": source.key, **inherited(source)}
+        shape = ["--activate=n", "--setactivationskip=y"] if source.lv.thin else ["--extents=100%ORIGIN"]
+        arguments = ["--snapshot", *shape, cls.lvm.path(source.lv.name)]
+        with fronts.still(cls, [source.key]):
+            fault("lvm.copy.before_still")
+            lvcreate(cls, key, fields, *arguments)
+            fault("lvm.copy.after_still")
+        try:
+            still = cls.reports.current().records[key]
+            with readable(cls, still) as device:
+                yield device
+        finally:
+            with cls.hold("copy", key):
+                if source.lv.thin:
+                    removal.remove_at_once(cls, key)
+                else:
+                    removal.wipe_held(cls, key, Task(key))
+
+
+def _give_up(cls: DeviceClass, key: str, error: Exception) -> None:
+    """Remove what a failed copy has left. Where that fails too, its tag has it removed later."""
+    try:
+        record = cls.reports.current().records.get(key)
+        if record is None or record.ready:
+            return
+        if record.lv.thin:
+            removal.remove_at_once(cls, key)
+        else:
+            removal.wipe_held(cls, key, Task(key))
+    except CallError as second:
+        error.add_note(f"and what was made of it could not be removed yet: {second}")

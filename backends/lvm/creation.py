@@ -1,0 +1,84 @@
+"""Making an LV of ours: its tags, its room, and the arguments of lvcreate for each type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from backends.lvm import names, tags
+from backends.lvm.deviceclass import DeviceClass
+from backends.lvm.options import LvmParameters
+from backends.lvm.records import now_us, parameter_fields
+from csi_core.errors import NoSpace
+from csi_core.model import VolumeSpec
+
+__all__ = ["create_arguments", "lvcreate", "room", "volume_fields"]
+
+
+def volume_fields(spec: VolumeSpec, parameters: LvmParameters) -> dict[str, str]:
+    """What is recorded with a new volume."""
+    fields = {"name": spec.name, "made": str(now_us()), **parameter_fields(spec.recorded)}
+    if spec.source:
+        fields["source"] = spec.source.handle
+    if parameters.mkfs_options:
+        fields["mkfs"] = parameters.mkfs_options
+    if parameters.wipe != "discard":
+        fields["wipe"] = parameters.wipe
+    return fields
+
+
+def lvcreate(cls: DeviceClass, key: str, fields: Mapping[str, str], *arguments: str) -> None:
+    """Run lvcreate for an LV of ours, tags and all in one change of the group.
+
+    Raises:
+        LogicalVolumeExists: there is one of that name.
+        NoSpace: no room.
+    """
+    added = [f"--addtag={tag}" for tag in tags.encode(fields)]
+    cls.lvm.change("lvcreate", f"--name={names.lv_name(key)}", *cls.options.create_options, *added, *arguments)
+
+
+@contextmanager
+def room(cls: DeviceClass, parameters: LvmParameters, size_bytes: int, present_bytes: int = 0) -> Iterator[None]:
+    """Hold room for a volume while it is made, or while one of ``present_bytes`` grows.
+
+    Of thick volumes LVM itself keeps the books; only the administrator's spare is ours to see to.
+
+    Raises:
+        NoSpace: there is none.
+    """
+    if parameters.thin:
+        with cls.pool(parameters).admitted(size_bytes, present_bytes, single_tenant=cls.options.single_tenant):
+            yield
+        return
+    if cls.options.spare:
+        copies_made = parameters.mirrors + 1 if parameters.type == "raid1" else 1
+        left = cls.reports.current().free_bytes - cls.options.spare
+        if (size_bytes - present_bytes) * copies_made > left:
+            raise NoSpace(
+                f"no room: {(size_bytes - present_bytes) * copies_made} bytes are needed, {max(0, left)} left in "
+                f"volume group {cls.lvm.volume_group} beside the {cls.options.spare} set aside (spare)"
+            )
+    yield
+
+
+def create_arguments(cls: DeviceClass, parameters: LvmParameters, size_bytes: int) -> list[str]:
+    """How lvcreate makes a volume: inactive, so that nothing of it is on the node before it is attached.
+
+    A thick one is not wiped here but at its first attach: LVM would have to activate it for that.
+    """
+    arguments = ["--activate=n", "--setactivationskip=y"]
+    if parameters.thin:
+        return [
+            *arguments,
+            "--type=thin",
+            f"--thinpool={cls.pool(parameters).name}",
+            f"--virtualsize={size_bytes}b",
+            cls.lvm.volume_group,
+        ]
+    arguments += ["--zero=n", "--wipesignatures=n", f"--size={size_bytes}b", f"--type={parameters.type}"]
+    if parameters.type == "striped":
+        arguments += [f"--stripes={parameters.stripes}", f"--stripesize={parameters.stripe_size >> 10}k"]
+    if parameters.type == "raid1":
+        arguments += [f"--mirrors={parameters.mirrors}", *(["--raidintegrity=y"] if parameters.integrity else [])]
+    return [*arguments, cls.lvm.volume_group]

@@ -1,0 +1,197 @@
+"""One device class: a volume group, its reports, its thin pools, and who works on which LV just now."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+
+from backends.lvm import devicemapper, names
+from backends.lvm.commands import Lvm
+from backends.lvm.devicemapper import Device
+from backends.lvm.options import ClassOptions, LvmParameters
+from backends.lvm.pools import ThinPool
+from backends.lvm.records import Record
+from backends.lvm.report import Report, Reports
+from csi_core.background import BackgroundWork
+from csi_core.errors import CallError, FailedPrecondition, InvalidArgument, NotFound, StorageFailure
+from csi_core.hookspecs import Host
+from csi_core.locks import Held, Key, KeyedLocks
+
+__all__ = ["DeviceClass"]
+
+_log = structlog.get_logger(__name__)
+_COPIES_AT_ONCE: Final = 2
+
+
+class DeviceClass:
+    """A volume group and all that is needed to work in it. Nothing is remembered here that the group does not say.
+
+    Attributes:
+        name: as in the configuration and in every handle.
+        options: its configuration.
+        host: what the core offers.
+        lvm: its commands; reports: what they say of it.
+        pools: its thin pools by name.
+        work: copies and wiping, which outlive the call that began them.
+    """
+
+    def __init__(self, name: str, options: ClassOptions, device_filter: Sequence[str], host: Host) -> None:
+        self.name = name
+        self.options = options
+        self.host = host
+        self.lvm = Lvm(options.volume_group, device_filter)
+        self.reports = Reports(self.lvm)
+        self.pools = {
+            pool: ThinPool(options.volume_group, pool, settings, self.reports)
+            for pool, settings in options.thin_pools.items()
+        }
+        self.work = BackgroundWork(limit=_COPIES_AT_ONCE)
+        self._users: Counter[str] = Counter()
+        self._users_mutex = threading.Lock()
+        self._locks = KeyedLocks()
+
+    def hold(self, doing: str, *keys: str, shared: Sequence[str] = ()) -> Held:
+        """Work on the LVs ``keys`` alone, and on ``shared`` beside others who read them.
+
+        Raises:
+            Busy: somebody else works on one of them.
+        """
+        return self._locks.hold(
+            doing,
+            *(Key("LV", names.lv_name(key)) for key in keys),
+            shared=[Key("LV", names.lv_name(k)) for k in shared],
+        )
+
+    def held(self, key: str) -> bool:
+        """Whether anybody works on ``key`` at this moment."""
+        return any(line.startswith(f"LV {names.lv_name(key)}:") for line in self._locks.held())
+
+    def volume(self, key: str) -> Record:
+        """The finished volume ``key``.
+
+        Raises:
+            NotFound: there is none.
+        """
+        record = self.reports.current().ready(key)
+        if record is None or names.kind_of(key) != "v":
+            raise NotFound(f"device class {self.name} has no volume {key}")
+        return record
+
+    def snapshot(self, key: str) -> Record:
+        """The finished snapshot ``key``.
+
+        Raises:
+            NotFound: there is none.
+        """
+        record = visible_snapshot(self.reports.current(), key)
+        if record is None:
+            raise NotFound(f"device class {self.name} has no snapshot {key}")
+        return record
+
+    def pool(self, parameters: LvmParameters) -> ThinPool:
+        """The thin pool that the parameters name, or the class's default.
+
+        Raises:
+            InvalidArgument: there is none.
+        """
+        only = next(iter(self.pools)) if len(self.pools) == 1 else ""
+        chosen = self.pools.get(parameters.thin_pool or self.options.default_thin_pool or only)
+        if chosen is None:
+            known = ", ".join(self.pools) or "none"
+            raise InvalidArgument(
+                f"parameter 'thinPool': class {self.name} has no thin pool {parameters.thin_pool or 'by default'!r}; "
+                f"configured: {known}"
+            )
+        return chosen
+
+    def pool_of(self, record: Record) -> ThinPool:
+        """The thin pool that a thin LV lies in.
+
+        Raises:
+            FailedPrecondition: it is not configured.
+        """
+        if record.lv.pool not in self.pools:
+            raise FailedPrecondition(
+                f"thin pool {record.lv.pool!r} of {record.key} is not among thinPools of class {self.name}; add it"
+            )
+        return self.pools[record.lv.pool]
+
+    # -- the LV on this node ------------------------------------------------------------------------
+
+    def device(self, key: str) -> Device | None:
+        """The LV's own device where it is active."""
+        return devicemapper.find(names.dm_name(self.options.volume_group, names.lv_name(key)))
+
+    def front(self, key: str) -> Device | None:
+        """The device that the volume is attached as; None where it is not attached."""
+        return devicemapper.find(names.front_name(self.options.volume_group, names.lv_name(key)))
+
+    @contextmanager
+    def active(self, key: str) -> Iterator[Device]:
+        """Have the LV active; deactivated by the last who leaves, unless it is attached by then.
+
+        Raises:
+            Unavailable: a disk that it needs is missing.
+        """
+        with self._users_mutex:
+            self._users[key] += 1
+        try:
+            yield self._activated(key)
+        finally:
+            self._leave(key)
+
+    def deactivate_unused(self, key: str) -> None:
+        """Deactivate the LV unless it is attached or a copy reads it."""
+        with self._users_mutex:
+            if not self._users[key] and self.front(key) is None and self.device(key) is not None:
+                self.lvm.change("lvchange", "--activate=n", self.lvm.path(names.lv_name(key)))
+
+    def _leave(self, key: str) -> None:
+        with self._users_mutex:
+            self._users[key] -= 1
+        try:
+            self.deactivate_unused(key)
+        except CallError as error:
+            # It stays active, which harms nobody: not being attached is what counts.
+            _log.warning("LV stays active", lv=self.lvm.path(names.lv_name(key)), error=str(error))
+
+    def _activated(self, key: str) -> Device:
+        with self._users_mutex:
+            device = self.device(key)
+            if device is None:
+                path = self.lvm.path(names.lv_name(key))
+                self.lvm.change("lvchange", "--activate=y", "--ignoreactivationskip", path)
+                device = self.device(key)
+        if device is None:
+            raise StorageFailure(f"LVM says that {names.lv_name(key)} is active, and it has no device")
+        return device
+
+    def retag(self, key: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+        """Change the LV's tags, in one change of the group."""
+        tags = [*(f"--addtag={tag}" for tag in add), *(f"--deltag={tag}" for tag in remove)]
+        self.lvm.change("lvchange", *tags, self.lvm.path(names.lv_name(key)))
+
+
+def visible_snapshot(report: Report, key: str) -> Record | None:
+    """A snapshot that is in order, its whole group included; None otherwise."""
+    record = report.ready(key)
+    if record is None or names.kind_of(key) != "s":
+        return None
+    group = record.fields.get("group", "")
+    return record if not group or group_complete(report, group) else None
+
+
+def group_members(report: Report, group_key: str) -> list[Record]:
+    """The members of a group that are there, finished or not, in the order of their keys."""
+    return [record for record in report.records.values() if record.fields.get("group") == group_key]
+
+
+def group_complete(report: Report, group_key: str) -> bool:
+    """Whether every member of a group is there and in order."""
+    members = group_members(report, group_key)
+    return bool(members) and all(m.ready for m in members) and len(members) == int(members[0].fields["members"])

@@ -1,0 +1,156 @@
+"""Taking LVs away, such that nobody can read what they held.
+
+An LV's extents go to whoever creates next. Before lvremove frees those of a thick LV they are wiped, in this order:
+
+1. the tag ``state=deleting``: from here on the LV is nobody's volume, whatever happens;
+2. a copy-on-write snapshot is split from its origin, which makes its store, full of the tenant's old blocks, an LV;
+3. activate, wipe;
+4. lvremove.
+
+Killed anywhere in between, the next call for that handle or the next start goes on from there. Thin LVs, and thick ones
+that were never handed out, need none of it: lvremove is all.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import structlog
+
+from backends.lvm import devicemapper, names, tags, wiping
+from backends.lvm.deviceclass import DeviceClass, group_members
+from backends.lvm.records import Record
+from backends.lvm.report import Report
+from csi_core.background import Task
+from csi_core.errors import Busy, FailedPrecondition, NotFound
+from csi_core.faults import fault
+
+__all__ = ["refuse_used", "remove", "resume", "wipe_and_remove"]
+
+_log = structlog.get_logger(__name__)
+_BLANK = "blank"
+
+
+def remove(cls: DeviceClass, key: str) -> None:
+    """Remove a volume or snapshot, waiting as long as the call may; one that is not there is removed.
+
+    Raises:
+        FailedPrecondition: it is attached, or has copy-on-write snapshots.
+        Busy: it is being copied or changed.
+        TimedOut: it is still being wiped; repeat the call.
+    """
+    record = cls.reports.current().records.get(key)
+    if record is None:
+        return
+    if record.state == "creating":
+        cls.work.cancel(f"copying {key}")
+    if record.ready:
+        refuse_used(cls, record)
+    if record.lv.thin or _BLANK in record.fields:
+        with cls.hold("delete", key):
+            remove_at_once(cls, key)
+    else:
+        cls.work.finish(f"wiping {key}", lambda task: wipe_and_remove(cls, key, task))
+
+
+def remove_at_once(cls: DeviceClass, key: str) -> None:
+    """Remove an LV that holds nothing others could read; the caller holds it."""
+    record = cls.reports.current().records.get(key)
+    if record is None:
+        return
+    if record.ready:
+        refuse_used(cls, record)
+    fault("lvm.delete.before_remove")
+    _lvremove(cls, key)
+    fault("lvm.delete.after_remove")
+
+
+def wipe_and_remove(cls: DeviceClass, key: str, task: Task) -> None:
+    """Wipe an LV and remove it. Takes up where an earlier process was killed."""
+    with cls.hold("wiping", key):
+        wipe_held(cls, key, task)
+
+
+def wipe_held(cls: DeviceClass, key: str, task: Task) -> None:
+    """As :func:`wipe_and_remove`, for a caller that holds it already."""
+    record = cls.reports.current().records.get(key)
+    if record is None:
+        return
+    if record.state != "deleting":
+        if record.ready:
+            refuse_used(cls, record)
+        fault("lvm.delete.before_mark")
+        cls.retag(key, add=tags.encode({"state": "deleting"}), remove=tags.encode({"state": "creating"}))
+        fault("lvm.delete.after_mark")
+    if record.copy_on_write:
+        cls.lvm.change("lvconvert", "--splitsnapshot", cls.lvm.path(record.lv.name))
+        fault("lvm.delete.after_split")
+    with cls.active(key) as device:
+        node = devicemapper.node(device)
+        match record.fields.get("wipe"):
+            case "none":
+                wiping.wipe_ends(node)
+            case "zero":
+                wiping.wipe(node, "zero", task)
+            case _:
+                wiping.wipe(node, "discard", task)
+        fault("lvm.delete.after_wipe")
+        _lvremove(cls, key)
+    fault("lvm.delete.after_remove")
+
+
+def refuse_used(cls: DeviceClass, record: Record) -> None:
+    """Raise where an LV cannot be taken away.
+
+    Raises:
+        FailedPrecondition: it is attached on this node, or has copy-on-write snapshots.
+        Busy: a copy reads it.
+    """
+    report = cls.reports.current()
+    for snapshot in report.snapshots_of.get(record.lv.name, ()):
+        if names.kind_of(snapshot.key) == "t":
+            raise Busy(f"{record.key} is being copied; repeat the call when that has ended")
+        if snapshot.state != "deleting":
+            raise FailedPrecondition(
+                f"{record.key} has the copy-on-write snapshot {snapshot.key} ({snapshot.name}), which cannot live "
+                "without it; delete its snapshots first"
+            )
+    if cls.front(record.key) is not None:
+        raise FailedPrecondition(f"{record.key} is attached on this node; unpublish and unstage it first")
+
+
+def resume(cls: DeviceClass) -> None:
+    """Go on, in the background, with what an earlier process was removing or had half made."""
+    report = cls.reports.current()
+    unfinished = {record.key: record for record in report.records.values() if not record.ready}
+    for group in {record.fields["group"] for record in unfinished.values() if "group" in record.fields}:
+        # A group goes as a whole: it was never complete, or is being deleted.
+        unfinished |= {member.key: member for member in group_members(report, group)}
+    for record in unfinished.values():
+        _log.info("half-made or half-deleted LV is removed", volume_group=cls.lvm.volume_group, lv=record.lv.name)
+        cls.work.begin(f"wiping {record.key}", partial(clear_away, cls, record.key))
+
+
+def clear_away(cls: DeviceClass, key: str, task: Task) -> None:
+    """Remove what was never finished, or is part of what was not."""
+    report = cls.reports.current()
+    record = report.records.get(key)
+    if record is None or (record.ready and not _of_unfinished_group(report, record)):
+        return
+    with cls.hold("clearing away", key):
+        if record.lv.thin:
+            remove_at_once(cls, key)
+        else:
+            wipe_held(cls, key, task)
+
+
+def _of_unfinished_group(report: Report, record: Record) -> bool:
+    group = record.fields.get("group", "")
+    return bool(group) and any(not member.ready for member in group_members(report, group))
+
+
+def _lvremove(cls: DeviceClass, key: str) -> None:
+    try:
+        cls.lvm.change("lvremove", cls.lvm.path(names.lv_name(key)))
+    except NotFound:
+        _log.info("LV was gone already", lv=names.lv_name(key))

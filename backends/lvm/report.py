@@ -1,0 +1,190 @@
+"""What a volume group holds, from one command, kept for as long as the group does not change."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from backends.lvm import metadata
+from backends.lvm.commands import Lvm
+from backends.lvm.records import LogicalVolume, Record, record_of
+from csi_core.errors import StorageFailure
+
+__all__ = ["PhysicalVolume", "Report", "Reports"]
+
+_UNREADABLE_MAX_AGE_S: Final = 2.0
+_FIELDS: Final = {
+    "vg": "vg_name,vg_uuid,vg_seqno,vg_extent_size,vg_free,vg_mda_size,vg_mda_free",
+    "pv": "pv_name,pv_free,pv_attr",
+    "lv": "lv_name,lv_uuid,lv_size,lv_attr,lv_tags,origin,pool_lv,lv_layout,lv_health_status,"
+    "data_percent,metadata_percent",
+    # These two cannot be left out; their shortest form.
+    "pvseg": "pvseg_start",
+    "seg": "seg_start",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PhysicalVolume:
+    """A disk of the group."""
+
+    device: str
+    free_bytes: int
+    allocatable: bool
+    missing: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """A volume group at one moment.
+
+    Attributes:
+        uuid, sequence: which group, and how often it has been changed.
+        extent_bytes, free_bytes: the unit of all sizes, and what no LV has.
+        metadata_share: how full the area is that LVM keeps all this in.
+        disks: its physical volumes.
+        volumes: all visible LVs by name, foreign ones too.
+        records: those of ours by key, in the order of their keys.
+        taken_s: when, by the monotonic clock.
+    """
+
+    uuid: str
+    sequence: int
+    extent_bytes: int
+    free_bytes: int
+    metadata_share: float
+    disks: tuple[PhysicalVolume, ...]
+    volumes: Mapping[str, LogicalVolume]
+    records: Mapping[str, Record]
+    taken_s: float
+
+    def ready(self, key: str) -> Record | None:
+        """The record of that key, where it is in order."""
+        record = self.records.get(key)
+        return record if record and record.ready else None
+
+    @cached_property
+    def snapshots_of(self) -> Mapping[str, tuple[Record, ...]]:
+        """Copy-on-write snapshots by the LV name of their origin; foreign ones are not among them."""
+        found: dict[str, tuple[Record, ...]] = {}
+        for record in self.records.values():
+            if record.copy_on_write:
+                found[record.lv.origin] = (*found.get(record.lv.origin, ()), record)
+        return found
+
+
+class Reports:
+    """The reports of one volume group."""
+
+    def __init__(self, lvm: Lvm) -> None:
+        self._lvm = lvm
+        self._last: Report | None = None
+        self._loading = threading.Lock()
+
+    def current(self) -> Report:
+        """The group as it is: the last report where nothing has changed, a new one otherwise.
+
+        Raises:
+            Unavailable: there is no such group.
+        """
+        if (report := self.unchanged()) is not None:
+            return report
+        asked_s = time.monotonic()
+        with self._loading:
+            # Several callers want the same report; one that was begun after this call is as good as our own.
+            last = self._last
+            if last is not None and last.taken_s >= asked_s and self.unchanged() is not None:
+                return last
+            return self._load()
+
+    def latest(self) -> Report:
+        """The last report, however old: for what never changes, as the size of an extent."""
+        return self._last or self.current()
+
+    def unchanged(self) -> Report | None:
+        """The last report where the group has not changed since; None otherwise. No process is started."""
+        last = self._last
+        if last is None:
+            return None
+        now = metadata.sequence_number(last.uuid, [disk.device for disk in last.disks if not disk.missing])
+        if now is None:
+            return last if time.monotonic() - last.taken_s < _UNREADABLE_MAX_AGE_S else None
+        return last if now == last.sequence else None
+
+    def recent(self, max_age_s: float) -> Report:
+        """As :meth:`current`, and not older than that: for what changes without a change of the metadata, as health."""
+        report = self.unchanged()
+        if report is not None and time.monotonic() - report.taken_s <= max_age_s:
+            return report
+        with self._loading:
+            return self._load()
+
+    def _load(self) -> Report:
+        arguments = ["fullreport", self._lvm.volume_group, "--reportformat", "json", "--units", "b", "--nosuffix"]
+        for section, fields in _FIELDS.items():
+            arguments += ["--configreport", section, "--options", fields]
+        started_s = time.monotonic()
+        report = parse(self._lvm.report(*arguments), started_s)
+        self._last = report
+        return report
+
+
+def parse(text: str, taken_s: float) -> Report:
+    """A report from LVM's JSON.
+
+    Raises:
+        StorageFailure: it is not as expected.
+    """
+    try:
+        (found,) = json.loads(text)["report"]
+        (group,) = found["vg"]
+        volumes = {line["lv_name"]: _volume(line) for line in found.get("lv", ())}
+        records = {record.key: record for lv in volumes.values() if (record := record_of(lv)) is not None}
+        return Report(
+            uuid=group["vg_uuid"],
+            sequence=int(group["vg_seqno"]),
+            extent_bytes=int(group["vg_extent_size"]),
+            free_bytes=int(group["vg_free"]),
+            metadata_share=1 - int(group["vg_mda_free"]) / max(1, int(group["vg_mda_size"])),
+            disks=tuple(_disk(line) for line in found.get("pv", ())),
+            volumes=volumes,
+            records=dict(sorted(records.items())),
+            taken_s=taken_s,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageFailure(f"LVM's report cannot be read: {error!r}; is lvm2 2.03 or newer installed?") from error
+
+
+def _volume(line: Mapping[str, Any]) -> LogicalVolume:
+    return LogicalVolume(
+        name=line["lv_name"],
+        uuid=line["lv_uuid"],
+        size_bytes=int(line["lv_size"]),
+        attributes=line["lv_attr"],
+        tags=tuple(filter(None, line["lv_tags"].split(","))),
+        origin=line["origin"].strip("[]"),
+        pool=line["pool_lv"].strip("[]"),
+        layout=frozenset(line["lv_layout"].split(",")),
+        health=line["lv_health_status"],
+        data_percent=_percent(line["data_percent"]),
+        metadata_percent=_percent(line["metadata_percent"]),
+    )
+
+
+def _disk(line: Mapping[str, Any]) -> PhysicalVolume:
+    attributes = line["pv_attr"]
+    return PhysicalVolume(
+        device=line["pv_name"],
+        free_bytes=int(line["pv_free"]),
+        allocatable=attributes[0] == "a",
+        missing="m" in attributes,
+    )
+
+
+def _percent(text: str) -> float | None:
+    return float(text) if text else None

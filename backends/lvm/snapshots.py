@@ -1,0 +1,135 @@
+"""Snapshots: thin ones, which outlive their volume; copy-on-write ones, which do not; full copies, which do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from backends.lvm import copies, devicemapper, fronts, names, removal
+from backends.lvm.commands import LogicalVolumeExists
+from backends.lvm.creation import lvcreate
+from backends.lvm.deviceclass import DeviceClass, visible_snapshot
+from backends.lvm.options import LvmSnapshotParameters, cow_bytes
+from backends.lvm.records import Record, now_us, parameter_fields
+from backends.lvm.report import Report
+from backends.lvm.volumes import recorded_parameters
+from csi_core.errors import AlreadyExists, Busy, InvalidArgument, NoSpace
+from csi_core.faults import fault
+from csi_core.model import Created, Existing, Outcome, Snapshot, SnapshotSpec
+
+__all__ = ["create", "fill", "listed", "public", "snapshot_fields", "take", "taken"]
+
+
+def create(cls: DeviceClass, volume_key: str, spec: SnapshotSpec) -> Outcome[Snapshot]:
+    """Snapshot a volume, or answer the snapshot of this name.
+
+    Raises:
+        NotFound: no such volume.
+        NoSpace: no room for it.
+        TimedOut: the copy goes on; repeat the call.
+    """
+    key = names.make_key("s", spec.name)
+    parameters = _parameters(spec)
+    for report in (cls.reports.unchanged, cls.reports.current):
+        if (found := taken(cls, key, spec.name, report())) is not None:
+            return Existing(found)
+        volume = cls.volume(volume_key)
+        fields = snapshot_fields(volume, {"name": spec.name, **parameter_fields(spec.recorded)})
+        try:
+            if parameters.mode == "copy":
+                _copy(cls, key, volume, fields)
+            else:
+                with cls.hold("snapshot", key, shared=[volume_key]), fronts.still(cls, [volume_key]):
+                    take(cls, key, volume, fields, parameters)
+        except LogicalVolumeExists:
+            continue
+        return Created(public(cls, cls.snapshot(key)))
+    raise Busy(f"snapshot {spec.name!r} is being created or deleted by another call; repeat the call")
+
+
+def taken(cls: DeviceClass, key: str, name: str, report: Report | None) -> Snapshot | None:
+    """The finished snapshot ``key``. One of a call that failed half-way is removed."""
+    record = report.records.get(key) if report else None
+    if record is None or report is None:
+        return None
+    if record.ready:
+        if record.name != name:
+            raise AlreadyExists(f"{key} was made for {record.name!r}; choose another name than {name!r}")
+        return public(cls, record)
+    if record.state != "creating" or not cls.work.running(copies.work_key(key)):
+        cls.work.finish(f"wiping {key}", lambda task: removal.clear_away(cls, key, task))
+    return None
+
+
+def take(
+    cls: DeviceClass, key: str, volume: Record, fields: Mapping[str, str], parameters: LvmSnapshotParameters
+) -> None:
+    """Take one native snapshot; the caller holds both, and sees to it that writers stand still.
+
+    Raises:
+        LogicalVolumeExists: there is an LV of that name.
+        NoSpace: no room.
+    """
+    if volume.lv.thin:
+        copies.thin_snapshot(cls, key, volume, fields, volume.lv.size_bytes, read_only=True)
+        return
+    store_bytes = cow_bytes(parameters.cow_size, volume.size_bytes)
+    if cls.options.spare:
+        left = cls.reports.current().free_bytes - cls.options.spare
+        if (store_bytes or volume.size_bytes) > left:
+            raise NoSpace(
+                f"no room for a copy-on-write snapshot of {volume.key}: {max(0, left)} bytes are left in volume group "
+                f"{cls.lvm.volume_group} beside those set aside (spare); ask for a smaller cowSize"
+            )
+    room = f"--size={store_bytes}b" if store_bytes else "--extents=100%ORIGIN"
+    fault("lvm.snapshot.before_lvcreate")
+    # Writable, as far as LVM knows: it never is attached, and its store is to be wiped in the end.
+    lvcreate(cls, key, fields, "--snapshot", room, cls.lvm.path(volume.lv.name))
+    fault("lvm.snapshot.after_lvcreate")
+
+
+def snapshot_fields(volume: Record, more: Mapping[str, str]) -> dict[str, str]:
+    """What is recorded with a snapshot of ``volume``."""
+    return {
+        "made": str(now_us()),
+        "of": volume.key,
+        "size": str(volume.size_bytes),
+        **copies.inherited(volume),
+        **more,
+    }
+
+
+def public(cls: DeviceClass, record: Record) -> Snapshot:
+    """As the contract's value; one that ran full is not ready, and never will be."""
+    return record.snapshot(cls.name, ready=fill(cls, record) is not None)
+
+
+def fill(cls: DeviceClass, record: Record) -> float | None:
+    """How full a copy-on-write snapshot is, as a share; None where it ran full and is lost. 0 for any other."""
+    if not record.copy_on_write:
+        return 0.0
+    for target in devicemapper.targets(names.dm_name(cls.options.volume_group, record.lv.name)):
+        used, _, total = target.text.partition(" ")[0].partition("/")
+        return int(used) / int(total) if total else None  # else "Invalid", "Overflow", "Merge failed"
+    # Not active, so nothing has changed since LVM looked at it.
+    return None if record.lv.attributes[4:5] in "IS" else (record.lv.data_percent or 0.0) / 100
+
+
+def listed(report: Report, volume_key: str) -> list[Record]:
+    """The finished snapshots, of one volume where its key is given."""
+    return [
+        record
+        for record in report.records.values()
+        if visible_snapshot(report, record.key) and (not volume_key or record.fields.get("of") == volume_key)
+    ]
+
+
+def _copy(cls: DeviceClass, key: str, volume: Record, fields: Mapping[str, str]) -> None:
+    if volume.lv.thin:
+        raise InvalidArgument(
+            "parameter 'mode': snapshots of thin volumes outlive them as they are; leave mode at native"
+        )
+    copies.full_copy(cls, key, volume, fields, recorded_parameters(volume), volume.size_bytes)
+
+
+def _parameters(spec: SnapshotSpec) -> LvmSnapshotParameters:
+    return spec.parameters if isinstance(spec.parameters, LvmSnapshotParameters) else LvmSnapshotParameters()
