@@ -107,9 +107,9 @@ class Shares:
             Unavailable: the server does not answer, or with another error.
         """
         try:
-            # --cached=never: the kernel would answer from memory for a minute
+            # The kernel would answer from memory for a minute; and always, where nothing that changes is asked for.
             self._ask(
-                _server(mount.source), ["stat", "--cached=never", "--format=%i", "--", str(mount.path)], _ANSWER_S
+                _server(mount.source), ["stat", "--cached=never", "--format=%Z", "--", str(mount.path)], _ANSWER_S
             )
         except CommandFailed as error:
             if "Stale file handle" in error.stderr:

@@ -13,11 +13,12 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-__all__ = ["Host", "Network", "NfsServer", "until"]
+__all__ = ["Host", "Lab", "Network", "NfsServer", "until"]
 
 H = TypeVar("H", bound="Host")
 
@@ -210,6 +211,16 @@ class Network:
     def _add(self, host: H) -> H:
         self._hosts.append(host)
         return host
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Clients ``a`` and ``b``, servers ``s`` and ``t``. Each server has an empty XFS with quotas at ``/srv``."""
+
+    a: Host
+    b: Host
+    s: NfsServer
+    t: NfsServer
 
 
 def until(condition: Callable[[], object], what: str, timeout_s: float = _START_S) -> None:
