@@ -92,7 +92,13 @@ NEEDS: dict[str, Callable[..., str]] = {
 
 def build_for(items: Sequence[pytest.Item]) -> None:
     """What items of a guest need to be built: there is no network in there."""
-    if any(item.get_closest_marker("needs_go") for item in items) and not lacks_go():
+    if any("image" in getattr(item, "fixturenames", ()) for item in items):
+        import helm
+        import image
+
+        image.build()
+        helm.render(*helm.drivers()[:1])  # builds Helm
+    elif any(item.get_closest_marker("needs_go") for item in items) and not lacks_go():
         import csi_sanity
 
         csi_sanity.build()

@@ -35,7 +35,6 @@ class PodVolume:
     staging: str
     read_only: bool
     node: Machine
-    digest: str = ""
 
     @property
     def path(self) -> Path:
@@ -58,8 +57,7 @@ class PodVolume:
             assert error.errno in (errno.EROFS, errno.EPERM, errno.EACCES)
             return ""
         assert not self.read_only, f"a pod can write to {self.target}, which is read-only"
-        self.digest = hashlib.sha256(payload).hexdigest()
-        return self.digest
+        return hashlib.sha256(payload).hexdigest()
 
     def read(self) -> str:
         """The digest of what is there."""

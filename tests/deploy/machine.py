@@ -215,6 +215,15 @@ class Container:
             self._process.wait()
             raise
 
+    def run(self, *argv: str) -> str:
+        """Run a command in it, as ``kubectl exec`` does, and answer its standard output."""
+        entered = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--uts", "--net", "--root", "--wd"]
+        assignments = [f"{name}={value}" for name, value in self._env.items()]
+        command = [*entered, "env", "--ignore-environment", *assignments, *argv]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def wait(self) -> int:
         """Its exit status, once it has ended by itself."""
         assert self._process is not None
