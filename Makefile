@@ -46,7 +46,7 @@ test: system-for-tests install $(STAMPS)/dev ## every test tier against the inst
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: lint
-lint: lint-python lint-types lint-imports lint-rust ## every check below; with -k all that is wrong, not only the first
+lint: lint-python lint-types lint-imports lint-rust lint-chart ## every check below; with -k all that is wrong, not only the first
 
 .PHONY: lint-python
 lint-python: $(STAMPS)/dev ## ruff: rules and format
@@ -96,6 +96,20 @@ docs: install $(STAMPS)/dev ## write the generated parts of docs/
 .PHONY: docs-check
 docs-check: install $(STAMPS)/dev ## fail where the generated parts of docs/ are not up to date
 	@$(BIN)/python docs/generate.py --check
+
+.PHONY: manifests
+manifests: install $(STAMPS)/dev ## write the chart's schema and deploy/manifests (Helm is built the first time)
+	@$(BIN)/python deploy/generate.py
+
+.PHONY: manifests-check
+manifests-check: install $(STAMPS)/dev ## fail where the chart's schema or deploy/manifests are not up to date
+	@$(BIN)/python deploy/generate.py --check
+
+.PHONY: lint-chart
+lint-chart: ## helm lint --strict, with each driver that comes with the chart
+	@echo "==> helm lint"
+	@for values in deploy/chart/drivers/*.yaml; do \
+		.ci/helm lint --strict --quiet --kube-version 1.37.0 --values "$$values" deploy/chart; done
 
 .PHONY: protos
 protos: $(STAMPS)/protos-venv ## write csi_core/_proto from protos/csi.proto with the pinned generator
