@@ -34,7 +34,7 @@ pub fn plain() -> Plain {
         let runs = pool.allocate_batch(&lengths, 1).expect("lengths").expect("room");
         best.allocate = best.allocate.min(clock::a_call_since(begin, RUNS));
         let begin = clock::worked();
-        pool.free_batch(&runs).expect("in use");
+        pool.free_batch(runs).expect("in use");
         best.free = best.free.min(clock::a_call_since(begin, RUNS));
     }
     best

@@ -22,7 +22,8 @@ pub fn fragmentation(scenario: &Scenario, effort: Effort) -> Vec<Fragmentation> 
     if !matches!(scenario.work, Work::Churn { .. }) {
         return Vec::new();
     }
-    let seeds = if scenario.tib > 16 { 1 } else { effort.seeds };
+    // Small pools are quick, and have few requests that fail.
+    let seeds = (effort.seeds * 16 / scenario.tib).clamp(1, 4 * effort.seeds);
     // All of them must do the same.
     let setup = Turn { limit: 20 * effort.setup.limit, ..effort.setup };
     vec![

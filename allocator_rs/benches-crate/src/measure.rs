@@ -25,7 +25,7 @@ impl Effort {
     pub fn new(short: bool) -> Self {
         let turn = |calls, milliseconds| Turn { calls, limit: Duration::from_millis(milliseconds) };
         if short {
-            Self { rounds: 5, turn: turn(100_000, 20), setup: turn(0, 300), seeds: 1 }
+            Self { rounds: 5, turn: turn(100_000, 20), setup: turn(0, 300), seeds: 2 }
         } else {
             Self { rounds: 11, turn: turn(200_000, 50), setup: turn(0, 800), seeds: 4 }
         }

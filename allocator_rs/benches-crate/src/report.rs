@@ -53,7 +53,7 @@ pub fn print(scenario: &Scenario, figures: &[Figures], fragmentation: &[Fragment
 /// All about one workload.
 pub fn as_json(scenario: &Scenario, figures: &[Figures], fragmentation: &[Fragmentation]) -> Value {
     json!({
-        "workload": scenario.name,
+        "name": scenario.name,
         "tib": scenario.tib,
         "allocators": figures.iter().map(|figures| (figures.peer.into(), speed(figures))).collect::<serde_json::Map<_, _>>(),
         "fragmentation": fragmentation.iter().map(|sum| (sum.peer.into(), json!({

@@ -129,8 +129,10 @@ impl ExtentPool {
 
     fn free_batch(&self, py: Python<'_>, runs: &[u8]) -> PyResult<u64> {
         py.detach(|| {
-            let runs = unpack(runs)?.map(run).collect::<PyResult<Vec<_>>>()?;
-            self.lock_detached()?.free_batch(&runs).map_err(|(position, error)| batch_error(position, error))
+            // Twice over the words, the first time for errors: a list of runs would cost as much as freeing them.
+            unpack(runs)?.try_for_each(|words| run(words).map(drop))?;
+            let runs = unpack(runs)?.filter_map(|words| run(words).ok());
+            self.lock_detached()?.free_batch(runs).map_err(|(position, error)| batch_error(position, error))
         })
     }
 

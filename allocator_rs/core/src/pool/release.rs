@@ -38,10 +38,10 @@ impl Pool {
     /// # Errors
     /// The position of the first run that is refused, and why (as for [`Pool::free`]). Those before it
     /// were freed, it and those behind it were not.
-    pub fn free_batch(&mut self, runs: &[Run]) -> Result<u64, (usize, PoolError)> {
+    pub fn free_batch(&mut self, runs: impl IntoIterator<Item = Run>) -> Result<u64, (usize, PoolError)> {
         let mut freed = 0;
-        for (position, run) in runs.iter().enumerate() {
-            freed += self.free(*run).map_err(|error| (position, error))?;
+        for (position, run) in runs.into_iter().enumerate() {
+            freed += self.free(run).map_err(|error| (position, error))?;
         }
         Ok(freed)
     }

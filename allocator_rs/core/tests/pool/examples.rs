@@ -102,7 +102,7 @@ fn a_batch_that_is_freed_stops_at_the_first_error() {
     let mut pool = pool(&[100]);
     assert!(pool.allocate(length(100)).is_some());
     let runs = [run(0, 0, 10), run(0, 20, 10), run(0, 25, 10), run(0, 50, 10)];
-    let (position, error) = pool.free_batch(&runs).unwrap_err();
+    let (position, error) = pool.free_batch(runs).unwrap_err();
     assert_eq!((position, error), (2, PoolError::Free { run: runs[2], free: runs[1] }));
     assert_eq!(pool.free_extents(), 20);
 }
