@@ -129,5 +129,6 @@ def share_of_the_allocator(pool: Path, create_s: float, findings: Findings) -> N
         allocator_s / create_s,
         Bound(high=0.05, gate_high=0.2),
         subject=f"{allocator_s * 1e6:.3g} us of {milliseconds(create_s)}",
-        note=f"{1 - figures['free_extents'] / figures['extents']:.1%} used, {figures['free_runs']:,} free runs; the map is rebuilt at start in {rebuild_s * 1e3:.3g} ms",
+        note=f"{1 - figures['free_extents'] / figures['extents']:.1%} used, {figures['free_runs']:,} free runs; "
+        f"the map is rebuilt at start in {rebuild_s * 1e3:.3g} ms",
     )

@@ -1,12 +1,19 @@
-"""Loop images behind a real server, with the kernel's mounts: ext4 on a host with reflinks, XFS on one without."""
+"""Loop volumes behind a real server, with the kernel's mounts.
+
+Images: ext4 on a host with reflinks, XFS on one without. Packed: ext4 in a preallocated file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
+from backends.loop.database import PoolDatabase
+from backends.loop.extents import preparing
+from backends.loop.options import SegmentOptions
 from backends.loop.plugin import LoopBackend
 from csi_core.node.growth import lacks_cap_sys_resource
 from csi_core.testing.devices import ext4_filesystem, leak_check, xfs_filesystem
@@ -23,6 +30,11 @@ class TestExt4OnXfs(DriverContract):
     host: ClassVar = staticmethod(xfs_filesystem)
     fs_type: ClassVar = "ext4"
     size_bytes: ClassVar = 64 << 20
+    parameters: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def made_pool(cls, path: Path) -> dict[str, object]:
+        return {"path": str(path), "allowLoopHost": True, "overcommit": 20}
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -30,7 +42,7 @@ class TestExt4OnXfs(DriverContract):
         directory = tmp_path_factory.mktemp("server")
         with leak_check(directory), cls.host(4 << 30) as host:
             (host / "pool").mkdir()
-            pool = {"path": str(host / "pool"), "allowLoopHost": True, "overcommit": 20}
+            pool = cls.made_pool(host / "pool")
             with ServerProcess({"backends": {"loop": {"options": {"pools": {"test": pool}}}}}, directory) as server:
                 yield server
 
@@ -43,6 +55,7 @@ class TestExt4OnXfs(DriverContract):
             directory,
             backend="loop",
             fs_type=self.fs_type,
+            parameters=self.parameters,
             size_bytes=self.size_bytes,
             online_growth=self.fs_type != "ext4" or not lacks_cap_sys_resource(),
         )
@@ -54,3 +67,17 @@ class TestXfsOnExt4(TestExt4OnXfs):
     host: ClassVar = staticmethod(ext4_filesystem)
     fs_type: ClassVar = "xfs"
     size_bytes: ClassVar = 320 << 20
+
+
+class TestPackedExt4(TestExt4OnXfs):
+    """One file holds all of them, and copies are read and written."""
+
+    parameters: ClassVar = {"provisioning": "thick"}
+
+    @classmethod
+    def made_pool(cls, path: Path) -> dict[str, object]:
+        database = PoolDatabase(path / "pool.db")
+        segment = SegmentOptions(path=path / "segment", size=2 << 30)
+        preparing.create(database, [segment], 1 << 20, force=False, progress=lambda *_: None)
+        database.close()
+        return {"path": str(path), "allowLoopHost": True, "layout": "extents"}

@@ -5,6 +5,7 @@ The numbers are pinned: a test that is no longer run is as much of a loss as one
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,9 @@ import csi_sanity
 import pytest
 from csi_sanity import Settings
 
+from backends.loop.database import PoolDatabase
+from backends.loop.extents import preparing
+from backends.loop.options import SegmentOptions
 from csi_core._proto import csi_pb2 as pb
 from csi_core.testing.devices import leak_check, xfs_filesystem
 from csi_core.testing.harness import ServerProcess, create_request
@@ -75,6 +79,15 @@ LOOP_CASES = (
     Case("loop-xfs", LOOP, NOT_ON_LOOP, default_filesystem="xfs"),
     Case("loop-block", replace(LOOP, access_type="block"), NOT_ON_LOOP),
 )
+PACKED = replace(LOOP, parameters={"provisioning": "thick"})
+PACKED_CASES = (
+    Case("packed-xfs", PACKED, NOT_ON_LOOP, default_filesystem="xfs"),
+    Case(
+        "packed-block",
+        replace(PACKED, access_type="block", size_bytes=64 * MIB, expand_to_bytes=128 * MIB),
+        NOT_ON_LOOP,
+    ),
+)
 CAP_SYS_RESOURCE = 1 << 24
 
 Record = Callable[[str, object], None]
@@ -117,9 +130,32 @@ def test_the_simulator_passes_every_test(case: Case, tmp_path: Path, record_prop
 def test_loop_passes_every_test_it_has_the_capabilities_for(
     case: Case, xfs: Path, tmp_path: Path, record_property: Record
 ) -> None:
-    pool = xfs / case.name
-    pool.mkdir()
-    backend: dict[str, Any] = {"options": {"pools": {"main": {"path": str(pool), "allowLoopHost": True}}}}
+    directory = xfs / case.name
+    directory.mkdir()
+    check_loop(case, {"path": str(directory), "allowLoopHost": True}, tmp_path, record_property)
+
+
+@pytest.mark.needs_go
+@pytest.mark.usefixtures("csi_sanity_is_built")
+@pytest.mark.needs_root
+@pytest.mark.needs_filesystem("xfs")
+@pytest.mark.parametrize("case", PACKED_CASES, ids=lambda case: case.name)
+def test_packed_loop_passes_the_same_tests(case: Case, xfs: Path, tmp_path: Path, record_property: Record) -> None:
+    directory = xfs / case.name
+    directory.mkdir()
+    database = PoolDatabase(directory / "pool.db")
+    # The suite keeps up to five volumes and a snapshot of each.
+    segment = SegmentOptions(path=directory / "segment", size=14 * case.settings.size_bytes)
+    preparing.create(database, [segment], MIB, force=False, progress=lambda *_: None)
+    database.close()
+    pool = {"path": str(directory), "allowLoopHost": True, "layout": "extents"}
+    check_loop(case, pool, tmp_path, record_property)
+    shutil.rmtree(directory)
+
+
+def check_loop(case: Case, pool: Mapping[str, object], tmp_path: Path, record_property: Record) -> None:
+    """Run the suite against a server with this pool."""
+    backend: dict[str, Any] = {"options": {"pools": {"main": pool}}}
     environment = {}
     if case.default_filesystem:
         backend["wrappers"] = [{"type": "default-filesystem", "options": {"fsType": case.default_filesystem}}]

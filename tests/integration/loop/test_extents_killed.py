@@ -75,19 +75,10 @@ ACTS: dict[str, Callable[[LoopBackend], None]] = {
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Path]:
-    """A filesystem with a new pool, which is cloned for every kill."""
-    with xfs_filesystem(2 << 30) as host:
+    """A filesystem with a pool that is cloned for every kill: used, fresh, elastic volumes, snapshot, group."""
+    with xfs_filesystem(1 << 30) as host, scratch_directory() as scratch:
         (host / "new").mkdir()
-        made_pool(host / "new", SEGMENT_BYTES)
-        yield host
-
-
-@contextmanager
-def prepared(host: Path) -> Iterator[Cluster]:
-    """A stopped pool with one of each: used, attached, fresh, elastic volume, snapshot, group."""
-    pool = cloned_pool(host / "new", host / "pool")
-    with scratch_directory() as scratch:
-        cluster = Cluster({"pools": {"local": pool}}, scratch)
+        cluster = Cluster({"pools": {"local": made_pool(host / "new", SEGMENT_BYTES)}}, scratch)
         origin, other, _ = (
             cluster.create(name, SIZE_BYTES, capability=RAW, provisioning="thick")
             for name in ("origin", "other", "fresh")
@@ -95,9 +86,20 @@ def prepared(host: Path) -> Iterator[Cluster]:
         cluster.create("elastic", ELASTIC_BYTES, initialSize="4Mi")
         for volume in (origin, other):
             write_block(cluster.attach(volume).device, 4096, DATA[volume.name])
-        cluster.detach(other)
+            cluster.detach(volume)
         cluster.snapshot("snap", origin)
         cluster.backend.create_group_snapshot(GroupSnapshotSpec("group", (origin.handle, other.handle)))
+        cluster.backend.stop()
+        yield host
+
+
+@contextmanager
+def prepared(host: Path) -> Iterator[Cluster]:
+    """A stopped copy of the pool, with ``origin`` attached."""
+    pool = cloned_pool(host / "new", host / "pool")
+    with scratch_directory() as scratch:
+        cluster = Cluster({"pools": {"local": pool}}, scratch)
+        cluster.attach(next(v for v in cluster.backend.list_volumes("", 10).entries if v.name == "origin"))
         cluster.backend.stop()
         try:
             yield cluster

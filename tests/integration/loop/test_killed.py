@@ -9,6 +9,7 @@ import functools
 import os
 import shutil
 import signal
+import sqlite3
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -178,7 +179,22 @@ def test_killed_while_a_pool_is_made(point: str, hosts: dict[str, Path]) -> None
     shutil.rmtree(directory)
 
 
+MIGRATION = ("loop.pool.before_migration", "loop.pool.after_migration")
+
+
+@pytest.mark.parametrize("point", MIGRATION)
+def test_killed_while_a_pool_of_the_first_release_is_migrated(point: str, hosts: dict[str, Path]) -> None:
+    with prepared(hosts["xfs"]) as cluster:
+        with sqlite3.connect(f"{cluster.options['pools']['local']['path']}/pool.db") as database:
+            for table in ("extent_pool", "segment", "run"):
+                database.execute(f"DROP TABLE {table}")
+            database.execute("PRAGMA user_version = 1")
+        database.close()
+        assert os.WIFSIGNALED(in_child(cluster, "start", kill_at=point))
+        verify(cluster, "start")
+
+
 def test_every_fault_point_of_the_backend_is_killed_at(hosts: dict[str, Path]) -> None:
     """A new one that no act reaches fails here."""
-    reached = {point for act in ACTS for point in points_of(act, hosts["xfs"])} | set(NEW_POOL)
-    assert {point for point in fault_points(["backends"]) if point.startswith("loop.")} == reached
+    reached = {point for act in ACTS for point in points_of(act, hosts["xfs"])} | {*NEW_POOL, *MIGRATION}
+    assert {point for point in fault_points(["backends.loop"]) if point.startswith("loop.")} == reached
