@@ -45,6 +45,7 @@ POD: Values = {
     "podAnnotations": {"example.com/note": "yes"},
     "podLabels": {"example.com/team": "storage"},
     "hostPaths": [{"path": "/mnt/a", "type": "Directory", "mountPropagation": "Bidirectional", "readOnly": True}],
+    "volumes": [{"path": "/mnt/b", "volume": {"nfs": {"server": "192.0.2.1", "path": "/b", "readOnly": True}}}],
 }
 CLASSES: Values = {
     "storageClasses": {

@@ -40,6 +40,9 @@
       mountPropagation: {{ $path.mountPropagation | default "HostToContainer" }}
       readOnly: {{ $path.readOnly | default false }}
     {{- end }}
+    {{- range $index, $further := $pod.volumes }}
+    - {name: volume-{{ $index }}, mountPath: {{ $further.path }}}
+    {{- end }}
 {{- end -}}
 
 {{/* Volumes of a pod with the driver in it, but the one of its socket. */}}
@@ -58,6 +61,10 @@
 {{- range $index, $path := $pod.hostPaths }}
 - name: host-{{ $index }}
   hostPath: {path: {{ $path.path }}, type: {{ $path.type | default "Directory" }}}
+{{- end }}
+{{- range $index, $further := $pod.volumes }}
+- name: volume-{{ $index }}
+  {{- toYaml $further.volume | nindent 2 }}
 {{- end }}
 {{- end -}}
 
