@@ -1,0 +1,323 @@
+"""What a root is refused for, what health and diagnosis say, what another host finds, and what a crash leaves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from fake_server import FakeServer, LocalNfs, case_on, options
+
+from backends.nfs import copies
+from backends.nfs.plugin import NfsBackend
+from csi_core.errors import Busy, ConfigError, DataLoss, FailedPrecondition, InvalidArgument, TimedOut, Unavailable
+from csi_core.facade import Backend
+from csi_core.health import HealthKind
+from csi_core.model import (
+    AccessMode,
+    AttachRequest,
+    ContentSource,
+    Created,
+    Existing,
+    PublishRequest,
+    ShareSource,
+    SizeRange,
+    SourceKind,
+    VolumeCapability,
+    VolumeMode,
+)
+from csi_core.testing.contract import BackendCase, KitHost
+
+FILESYSTEM = VolumeMode.FILESYSTEM
+RWX = VolumeCapability(FILESYSTEM, AccessMode.MULTI_NODE_MULTI_WRITER)
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer()
+
+
+@pytest.fixture
+def case(tmp_path: Path, server: FakeServer):
+    with case_on(tmp_path, server, size_enforcement="none", capacity="8Gi") as case:
+        yield case
+
+
+def data(case: BackendCase, handle: str) -> Path:
+    volume = case.backend.get_volume(handle)
+    assert volume is not None
+    return Path(volume.context["share"])
+
+
+# -- options ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "root"),
+        ({"export": {"root": "relative"}, "server": "s"}, "absolute path"),
+        ({"export": {"root": "/srv/../etc"}, "server": "s"}, "absolute path"),
+        ({"export": {"root": "/srv/with space"}, "server": "s"}, "letters, digits"),
+        ({"export": {"root": "/srv/x(rw)"}, "server": "s"}, "letters, digits"),
+        ({"export": {"root": "/srv/x"}}, "server"),
+        ({"export": {"root": "/srv/x"}, "server": "host:/path"}, "neither a host name nor an address"),
+        ({"export": {"root": "/srv/x", "sec": "sys,rw"}, "server": "s"}, "sec"),
+        ({"export": {"root": "/srv/x", "nodeAddresses": {"a": "10.0.0.0/8"}}, "server": "s"}, "nodeAddresses"),
+        ({"export": {"root": "/srv/x", "warnAt": 0.99, "stopAt": 0.5}, "server": "s"}, "warnAt"),
+        ({"export": {"root": "/srv/x", "sqash": "root"}, "server": "s"}, "sqash"),
+    ],
+)
+def test_wrong_options_are_named(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        NfsBackend(given)
+
+
+def test_a_root_without_quotas_is_refused(tmp_path: Path, server: FakeServer) -> None:
+    with pytest.raises(ConfigError, match="sizeEnforcement: none"):
+        case_on(tmp_path, server)
+
+
+def test_a_missing_root_is_not_made_up_for(tmp_path: Path, server: FakeServer) -> None:
+    plugin = LocalNfs(options(tmp_path, size_enforcement="none"), server)
+    with pytest.raises(ConfigError, match="mount its disk"):
+        plugin.start(KitHost("node-a", "tested"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_mount_point_is_waited_for(tmp_path: Path, server: FakeServer) -> None:
+    with pytest.raises(Unavailable, match="nothing is mounted"):
+        case_on(tmp_path, server, size_enforcement="none", require_mount=True)
+
+
+def test_two_processes_never_share_a_root(case: BackendCase, tmp_path: Path, server: FakeServer) -> None:
+    with pytest.raises(Unavailable, match="another process"):
+        case_on(tmp_path, server, size_enforcement="none")
+
+
+# -- nodes, static volumes --------------------------------------------------------------------------
+
+
+def test_a_node_needs_nothing_but_the_context() -> None:
+    backend = Backend.load("nfs", NfsBackend({"role": "node"}))
+    backend.start(KitHost("node-a", "nfs"))
+    assert backend.get_volume("v-" + "0" * 20) is not None
+    assert backend.get_volume("../etc") is None
+    request = AttachRequest("v-" + "0" * 20, RWX, context={"server": "fd00::1", "share": "/srv/x"})
+    source = backend.attach_volume(request)
+    assert source == ShareSource("nfs", "[fd00::1]:/srv/x", ("nfsvers=4.2", "hard"))
+    with pytest.raises(FailedPrecondition, match="controller"):
+        backend.list_volumes("", 10)
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {},
+        {"server": "s"},
+        {"server": "s", "share": "relative"},
+        {"server": "s", "share": "/x/../../etc"},
+        {"server": "s", "share": "/x\ny"},
+        {"server": "-o", "share": "/x"},
+        {"server": "s,sec=none", "share": "/x"},
+        {"server": "s:/etc", "share": "/x"},
+    ],
+)
+def test_a_context_that_names_no_share_is_refused(context: dict[str, str]) -> None:
+    backend = NfsBackend({"role": "node"})
+    with pytest.raises(InvalidArgument, match="volumeAttributes"):
+        backend.attach_volume(AttachRequest("static.home", RWX, context=context))
+
+
+def test_a_static_volume_is_never_touched(case: BackendCase, server: FakeServer) -> None:
+    handle = "static.home"
+    volume = case.backend.get_volume(handle)
+    assert volume is not None
+    assert case.backend.publish_volume(PublishRequest(handle, "node-a", RWX)) == {}
+    case.backend.unpublish_volume(handle, "node-a", case.secrets)
+    for act in (
+        lambda: case.backend.delete_volume(handle, case.secrets),
+        lambda: case.backend.expand_volume(handle, SizeRange(1 << 30)),
+        lambda: case.snapshot("snap", volume),
+    ):
+        with pytest.raises(FailedPrecondition, match="did not make"):
+            act()
+    assert server.calls == []
+    assert case.volumes() == []
+
+
+# -- health -----------------------------------------------------------------------------------------
+
+
+def test_health_and_repair_of_exports(case: BackendCase, server: FakeServer) -> None:
+    volume = case.create("data", FILESYSTEM)
+    case.backend.publish_volume(PublishRequest(volume.handle, "node-a", RWX))
+    server.table.clear()
+    server.table[volume.context["share"], "10.9.9.9"] = False
+    (problem,) = case.backend.volume_health(volume.handle)
+    assert (problem.kind, problem.reason) == (HealthKind.INACCESSIBLE, "ExportMissing")
+    found = list(case.backend.diagnose())
+    assert [finding.repairable for finding in found] == [True, True]
+    assert server.table.keys() == {(volume.context["share"], "10.9.9.9")}
+    assert all(case.backend.repair(finding) for finding in found)
+    assert server.table.keys() == {(volume.context["share"], "10.9.1.2")}
+    assert list(case.backend.diagnose()) == []
+    assert not any(case.backend.repair(finding) for finding in found)
+
+
+def test_a_server_that_stopped_is_said(case: BackendCase, server: FakeServer) -> None:
+    server.up = False
+    assert [problem.reason for problem in case.backend.storage_health()] == ["ServerStopped"]
+
+
+def test_content_that_is_gone_is_data_loss(case: BackendCase) -> None:
+    volume = case.create("data", FILESYSTEM)
+    shutil.rmtree(data(case, volume.handle))
+    assert [problem.kind for problem in case.backend.volume_health(volume.handle)] == [HealthKind.DATA_LOSS]
+    with pytest.raises(DataLoss):
+        case.backend.publish_volume(PublishRequest(volume.handle, "node-a", RWX))
+
+
+def test_a_broken_record_loses_nothing(case: BackendCase, tmp_path: Path) -> None:
+    volume, other = case.create("data", FILESYSTEM), case.create("other", FILESYSTEM)
+    (data(case, volume.handle) / "file").touch()
+    record = tmp_path / "root/volumes" / volume.handle / "record.json"
+    before = record.read_text(encoding="ascii")
+    for broken in ("", "{", json.dumps({**json.loads(before), "key": other.handle})):
+        record.write_text(broken, encoding="ascii")
+        case.reopen()
+        assert [found.handle for found in case.volumes()] == [other.handle]
+        assert [(f.subject, f.repairable) for f in case.backend.diagnose()] == [(volume.handle, False)]
+    record.write_text(before, encoding="ascii")
+    case.reopen()
+    assert case.backend.get_volume(volume.handle) == volume
+    assert (data(case, volume.handle) / "file").exists()
+
+
+def test_strangers_are_told_of_and_left(case: BackendCase, tmp_path: Path) -> None:
+    stranger = tmp_path / "root/volumes/lost+found"
+    stranger.mkdir()
+    assert [finding.subject for finding in case.backend.diagnose()] == [str(stranger)]
+    case.reopen()
+    assert stranger.exists()
+
+
+# -- another host, a crash --------------------------------------------------------------------------
+
+
+def test_another_host_finds_everything(tmp_path: Path, server: FakeServer) -> None:
+    with case_on(tmp_path, server, size_enforcement="none") as case:
+        volume = case.create("data", FILESYSTEM)
+        case.backend.publish_volume(PublishRequest(volume.handle, "node-a", RWX))
+        snapshot = case.snapshot("snap", volume)
+        before = case.volumes()
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    (tmp_path / "root").rename(moved / "root")
+    new_server = FakeServer()
+    with case_on(moved, new_server, size_enforcement="none") as case:
+        assert [v.handle for v in case.volumes()] == [v.handle for v in before]
+        assert case.backend.get_snapshot(snapshot.handle) == snapshot
+        assert new_server.table == {(str(data(case, volume.handle)), "10.9.1.2"): False}
+        case.backend.unpublish_volume(volume.handle, "", case.secrets)
+
+
+def test_what_was_being_made_is_thrown_away(case: BackendCase, tmp_path: Path) -> None:
+    key = "v-" + "0" * 20
+    (tmp_path / "root/new" / key / "data/sub").mkdir(parents=True)
+    (tmp_path / "root/new" / key / "data/sub/file").touch()
+    case.reopen()
+    assert case.volumes() == []
+    wait_for(lambda: not list((tmp_path / "root/trash").iterdir()))
+    assert not list((tmp_path / "root/new").iterdir())
+
+
+def wait_for(condition, timeout_s: float = 5.0) -> None:
+    waited = threading.Event()
+    for _ in range(int(timeout_s / 0.02)):
+        if condition():
+            return
+        waited.wait(0.02)
+    raise AssertionError("not in time")
+
+
+# -- copies -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Copies wait for this event, and calls wait for a copy no longer than a moment."""
+    go_on = threading.Event()
+    real = copies.copy_tree
+
+    def copy_tree(source, target, progress):
+        while not go_on.wait(0.01):
+            progress(0)
+        real(source, target, progress)
+
+    monkeypatch.setattr(copies, "copy_tree", copy_tree)
+    return go_on
+
+
+def impatient(case: BackendCase) -> None:
+    plugin = case.backend._manager.get_plugin("tested")
+    plugin._mode._opened.work._patience_s = 0.05
+
+
+def test_a_long_copy_goes_on_and_its_retry_joins_it(case: BackendCase, slow: threading.Event) -> None:
+    volume = case.create("data", FILESYSTEM)
+    (data(case, volume.handle) / "file").write_text("content", encoding="ascii")
+    impatient(case)
+    source = ContentSource(SourceKind.VOLUME, volume.handle)
+    for _ in range(2):
+        with pytest.raises(TimedOut):
+            case.create("clone", FILESYSTEM, source=source)
+        with pytest.raises(TimedOut):
+            case.snapshot("snap", volume)
+        with pytest.raises(Busy):
+            case.delete(volume)
+    assert [found.handle for found in case.volumes()] == [volume.handle]
+    slow.set()
+    wait_for(lambda: len(case.volumes()) == 2 and len(case.snapshots()) == 1)
+    clone = case.backend.create_volume(case.spec("clone", FILESYSTEM, SizeRange(volume.size_bytes), source))
+    assert isinstance(clone, Existing)
+    assert (data(case, clone.value.handle) / "file").read_text(encoding="ascii") == "content"
+    case.delete(volume)
+
+
+def test_a_copy_that_a_restart_ends_is_made_anew(case: BackendCase, slow: threading.Event, tmp_path: Path) -> None:
+    volume = case.create("data", FILESYSTEM)
+    impatient(case)
+    source = ContentSource(SourceKind.VOLUME, volume.handle)
+    spec = case.spec("clone", FILESYSTEM, SizeRange(volume.size_bytes), source)
+    with pytest.raises(TimedOut):
+        case.backend.create_volume(spec)
+    case.reopen()
+    assert [found.handle for found in case.volumes()] == [volume.handle]
+    assert not list((tmp_path / "root/new").iterdir())
+    slow.set()
+    assert isinstance(case.backend.create_volume(spec), Created)
+
+
+def test_a_copy_of_what_is_being_written_is_refused(
+    case: BackendCase, slow: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot is of one moment: where the filesystem cannot do that, a write meanwhile spoils it."""
+    volume = case.create("data", FILESYSTEM)
+    (data(case, volume.handle) / "file").touch()
+    case.backend.publish_volume(PublishRequest(volume.handle, "node-a", RWX))
+    slow.set()
+    assert case.snapshot("quiet", volume).ready
+    real = copies.copy_tree
+
+    def written_meanwhile(source, target, progress):
+        real(source, target, progress)
+        (data(case, volume.handle) / "file").write_text("more", encoding="ascii")
+
+    monkeypatch.setattr(copies, "copy_tree", written_meanwhile)
+    with pytest.raises(Busy, match="consistency: file"):
+        case.snapshot("loud", volume)
+    assert len(case.snapshots()) == 1
+    case.backend.unpublish_volume(volume.handle, "", case.secrets)

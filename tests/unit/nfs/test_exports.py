@@ -1,0 +1,157 @@
+"""Files of exports, the running table, and what a start makes of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_server import FakeServer, case_on
+
+from csi_core.errors import AlreadyExists, FailedPrecondition, NotFound
+from csi_core.model import AccessMode, PublishRequest, VolumeCapability, VolumeMode
+from csi_core.testing.contract import BackendCase
+
+FILESYSTEM = VolumeMode.FILESYSTEM
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer()
+
+
+@pytest.fixture
+def case(tmp_path: Path, server: FakeServer):
+    with case_on(tmp_path, server, size_enforcement="none", capacity="8Gi") as case:
+        yield case
+
+
+def publish(case: BackendCase, handle: str, node_id: str, mode: AccessMode, *, read_only: bool = False) -> None:
+    case.backend.publish_volume(PublishRequest(handle, node_id, VolumeCapability(FILESYSTEM, mode), read_only))
+
+
+def lines(tmp_path: Path) -> list[str]:
+    return [file.read_text(encoding="ascii") for file in sorted((tmp_path / "exports.d").glob("*.exports"))]
+
+
+def test_nobody_is_let_in_by_creating(case: BackendCase, server: FakeServer, tmp_path: Path) -> None:
+    case.create("data", FILESYSTEM)
+    assert server.calls == []
+    assert lines(tmp_path) == []
+
+
+def test_each_node_is_one_call_and_one_word_of_the_file(case: BackendCase, server: FakeServer, tmp_path: Path) -> None:
+    volume, other = case.create("data", FILESYSTEM), case.create("other", FILESYSTEM)
+    share = volume.context["share"]
+    publish(case, other.handle, "node-a", AccessMode.SINGLE_NODE_WRITER)
+    server.calls.clear()
+    publish(case, volume.handle, "node-a", AccessMode.MULTI_NODE_MULTI_WRITER)
+    publish(case, volume.handle, "node-b", AccessMode.MULTI_NODE_READER_ONLY)
+    assert server.calls == [f"grant {share} 10.9.1.2", f"grant {share} 10.9.2.2"]
+    assert server.table[share, "10.9.2.2"] is True
+    assert server.table[share, "10.9.1.2"] is False
+    line = next(line for line in lines(tmp_path) if line.startswith(share))
+    assert " 10.9.1.2(rw," in line
+    assert " 10.9.2.2(ro," in line
+    assert line.count("fsid=") == 2
+    assert len({option for option in line.replace(")", ",").split(",") if option.startswith("fsid=")}) == 1
+    server.calls.clear()
+    case.backend.unpublish_volume(volume.handle, "node-b", case.secrets)
+    assert server.calls == [f"revoke {share} 10.9.2.2"]
+    assert " 10.9.2.2(" not in next(line for line in lines(tmp_path) if line.startswith(share))
+
+
+def test_a_client_is_expired_with_its_last_volume_only(case: BackendCase, server: FakeServer) -> None:
+    one, two = case.create("one", FILESYSTEM), case.create("two", FILESYSTEM)
+    for volume in (one, two):
+        publish(case, volume.handle, "node-a", AccessMode.SINGLE_NODE_WRITER)
+    case.backend.unpublish_volume(one.handle, "node-a", case.secrets)
+    assert server.expired == [set()]
+    case.backend.unpublish_volume(two.handle, "node-a", case.secrets)
+    assert server.expired == [set(), {"10.9.1.2"}]
+
+
+def test_a_client_with_foreign_exports_is_never_expired(case: BackendCase, server: FakeServer) -> None:
+    volume = case.create("data", FILESYSTEM)
+    server.table["/home", "10.0.0.0/8"] = False
+    publish(case, volume.handle, "node-a", AccessMode.SINGLE_NODE_WRITER)
+    case.backend.unpublish_volume(volume.handle, "node-a", case.secrets)
+    assert server.expired == []
+    assert ("/home", "10.0.0.0/8") in server.table
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "read_only", "allowed"),
+    [
+        (AccessMode.SINGLE_NODE_WRITER, AccessMode.SINGLE_NODE_WRITER, False, False),
+        (AccessMode.SINGLE_NODE_WRITER, AccessMode.MULTI_NODE_MULTI_WRITER, False, False),
+        (AccessMode.MULTI_NODE_MULTI_WRITER, AccessMode.SINGLE_NODE_READER_ONLY, False, False),
+        (AccessMode.SINGLE_NODE_MULTI_WRITER, AccessMode.SINGLE_NODE_MULTI_WRITER, False, False),
+        (AccessMode.MULTI_NODE_MULTI_WRITER, AccessMode.MULTI_NODE_MULTI_WRITER, False, True),
+        (AccessMode.MULTI_NODE_READER_ONLY, AccessMode.MULTI_NODE_READER_ONLY, False, True),
+        (AccessMode.MULTI_NODE_SINGLE_WRITER, AccessMode.MULTI_NODE_SINGLE_WRITER, False, False),
+        (AccessMode.MULTI_NODE_SINGLE_WRITER, AccessMode.MULTI_NODE_SINGLE_WRITER, True, True),
+    ],
+)
+def test_access_modes(
+    case: BackendCase, server: FakeServer, first: AccessMode, second: AccessMode, read_only: bool, allowed: bool
+) -> None:
+    volume = case.create("data", FILESYSTEM)
+    publish(case, volume.handle, "node-a", first)
+    before = dict(server.table)
+    if allowed:
+        publish(case, volume.handle, "node-b", second, read_only=read_only)
+    else:
+        with pytest.raises(FailedPrecondition, match="node-a"):
+            publish(case, volume.handle, "node-b", second, read_only=read_only)
+        assert server.table == before
+
+
+def test_other_arguments_are_refused(case: BackendCase) -> None:
+    volume = case.create("data", FILESYSTEM)
+    publish(case, volume.handle, "node-a", AccessMode.MULTI_NODE_MULTI_WRITER)
+    for mode, read_only in ((AccessMode.MULTI_NODE_MULTI_WRITER, True), (AccessMode.SINGLE_NODE_WRITER, False)):
+        with pytest.raises(AlreadyExists, match="node-a"):
+            publish(case, volume.handle, "node-a", mode, read_only=read_only)
+
+
+@pytest.mark.parametrize(
+    ("node_id", "address"), [("192.0.2.7", "192.0.2.7"), ("fd00:0::7", "fd00::7"), ("::ffff:192.0.2.7", "192.0.2.7")]
+)
+def test_a_node_id_may_be_an_address(case: BackendCase, server: FakeServer, node_id: str, address: str) -> None:
+    volume = case.create("data", FILESYSTEM)
+    publish(case, volume.handle, node_id, AccessMode.SINGLE_NODE_WRITER)
+    assert (volume.context["share"], address) in server.table
+
+
+@pytest.mark.parametrize("node_id", ["", "node-z", "10.9.1.2)", "* (rw)", "10.0.0.0/8", "@all", "x" * 300, "\n", "ä"])
+def test_what_is_no_node_gets_nothing(case: BackendCase, server: FakeServer, node_id: str) -> None:
+    volume = case.create("data", FILESYSTEM)
+    with pytest.raises(NotFound):
+        publish(case, volume.handle, node_id, AccessMode.SINGLE_NODE_WRITER)
+    assert server.table == {}
+
+
+def test_a_start_makes_of_the_server_what_is_recorded(case: BackendCase, server: FakeServer, tmp_path: Path) -> None:
+    volume, other = case.create("data", FILESYSTEM), case.create("other", FILESYSTEM)
+    publish(case, volume.handle, "node-a", AccessMode.SINGLE_NODE_WRITER)
+    before, table = lines(tmp_path), dict(server.table)
+    directory = tmp_path / "exports.d"
+    for file in directory.iterdir():
+        file.unlink()
+    foreign = directory / "csi-core.other.v-00000000000000000000.exports"
+    foreign.write_text("/another 10.0.0.1(rw)\n", encoding="ascii")
+    (directory / f"csi-core.tested.{other.handle}.exports").write_text("x", encoding="ascii")
+    server.table = {("/home", "*"): False, (other.context["share"], "10.9.9.9"): False}
+    case.reopen()
+    assert server.table == {**table, ("/home", "*"): False}
+    assert sorted(lines(tmp_path)) == sorted([*before, "/another 10.0.0.1(rw)\n"])
+
+
+def test_options_that_changed_are_exported_anew(tmp_path: Path, server: FakeServer) -> None:
+    with case_on(tmp_path, server, size_enforcement="none") as case:
+        volume = case.create("data", FILESYSTEM)
+        publish(case, volume.handle, "node-a", AccessMode.SINGLE_NODE_WRITER)
+    with case_on(tmp_path, server, size_enforcement="none", squash="root", subtree_check=True, sec="krb5p:krb5i"):
+        options = server.options[volume.context["share"], "10.9.1.2"]
+        assert {"root_squash", "subtree_check", "sec=krb5p:krb5i"} <= set(options.split(","))
+        assert "root_squash" in lines(tmp_path)[0]

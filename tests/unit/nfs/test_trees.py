@@ -1,0 +1,190 @@
+"""Walks over what tenants have made: complete, and never out of the tree."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from backends.nfs import trees
+from csi_core.errors import Busy
+
+DEPTH = 3000
+
+
+@contextmanager
+def opened(path: Path):
+    with trees.opened_directory(str(path)) as directory:
+        yield directory
+
+
+def copied(source: Path, target: Path) -> list[int]:
+    target.mkdir()
+    done: list[int] = []
+    with opened(source) as here, opened(target) as there:
+        trees.copy_tree(here, there, done.append)
+    return done
+
+
+def facts(path: Path) -> dict[str, tuple[object, ...]]:
+    """Everything about a tree that a copy must keep, by relative path."""
+    found = {}
+    for entry in [path, *sorted(path.rglob("*"))]:
+        status = entry.lstat()
+        kind = stat.S_IFMT(status.st_mode)
+        content = entry.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+        target = str(entry.readlink()) if entry.is_symlink() else ""
+        found[str(entry.relative_to(path))] = (
+            *(kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_rdev, status.st_mtime_ns),
+            *(content, target, status.st_nlink if kind != stat.S_IFDIR else 0),
+        )
+    return found
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "tree"
+    (root / "sub/deep").mkdir(parents=True)
+    (root / "sub/file").write_bytes(os.urandom(100_000))
+    (root / "empty").touch()
+    (root / "sub/deep/link").symlink_to("/etc/passwd")
+    (root / "dangling").symlink_to("../../../nowhere")
+    os.link(root / "sub/file", root / "sub/deep/hard")
+    os.link(root / "sub/file", root / "hard")
+    os.mkfifo(root / "pipe", 0o640)
+    (root / "-rf").touch()
+    (root / "new\nline").touch()
+    Path(os.fsdecode(os.fsencode(root) + b"/\xff\xfe")).touch()
+    with (root / "sparse").open("wb") as sparse:
+        sparse.seek(8 << 20)
+        sparse.write(b"end")
+    (root / "sub/file").chmod(0o4750)
+    (root / "sub").chmod(0o2710)
+    os.utime(root / "sub/deep", ns=(1_000_000_001, 2_000_000_002))
+    os.utime(root / "sub", ns=(1, 2))
+    return root
+
+
+def test_a_copy_is_the_same(tree: Path, tmp_path: Path) -> None:
+    done = copied(tree, tmp_path / "copy")
+    assert facts(tmp_path / "copy") == facts(tree)
+    assert (tmp_path / "copy/hard").stat().st_ino == (tmp_path / "copy/sub/file").stat().st_ino
+    assert (tmp_path / "copy/sparse").stat().st_blocks < 1000
+    assert sum(done) >= 100_000
+
+
+@pytest.mark.needs_root
+def test_a_copy_keeps_owners_devices_and_attributes(tree: Path, tmp_path: Path) -> None:
+    os.chown(tree / "sub/file", 1234, 5678)
+    os.chown(tree / "dangling", 4, 5, follow_symlinks=False)
+    os.mknod(tree / "device", stat.S_IFBLK | 0o600, os.makedev(7, 0))
+    with suppress(OSError):  # not on every filesystem
+        os.setxattr(tree / "sub", "user.note", b"value")
+    copied(tree, tmp_path / "copy")
+    assert facts(tmp_path / "copy") == facts(tree)
+    assert os.listxattr(tmp_path / "copy/sub") == os.listxattr(tree / "sub")
+
+
+def test_depth_costs_no_descriptors(tmp_path: Path) -> None:
+    """A tenant can nest directories as deep as they like."""
+    (tmp_path / "top").mkdir()
+    here = os.open(tmp_path / "top", os.O_RDONLY)
+    for number in range(DEPTH):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+        if number % 100 == 0:
+            os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+    copied(tmp_path / "top", tmp_path / "copy")
+    with opened(tmp_path / "copy") as directory:
+        assert trees.newest_change_ns(directory, lambda: None) > 0
+    with opened(tmp_path) as directory:
+        for name in ("top", "copy"):
+            trees.remove_tree(directory, name, lambda: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_removing_follows_nothing(tmp_path: Path) -> None:
+    victim, tree = tmp_path / "victim", tmp_path / "tree"
+    victim.mkdir()
+    (victim / "precious").touch()
+    (tree / "sub").mkdir(parents=True)
+    (tree / "link").symlink_to(victim)
+    (tree / "sub/link").symlink_to(victim, target_is_directory=True)
+    (tree / "up").symlink_to("..")
+    with opened(tmp_path) as directory:
+        trees.remove_tree(directory, "tree", lambda: None)
+        trees.remove_tree(directory, "tree", lambda: None)
+    assert [path.name for path in tmp_path.rglob("*")] == ["victim", "precious"]
+
+
+def test_removing_a_link_in_the_place_of_a_tree_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim/precious").touch()
+    (tmp_path / "tree").symlink_to("victim")
+    with opened(tmp_path) as directory, pytest.raises(OSError, match="Not a directory|symbolic"):
+        trees.remove_tree(directory, "tree", lambda: None)
+    assert (tmp_path / "victim/precious").exists()
+
+
+def test_removing_can_be_stopped_anywhere_and_taken_up(tree: Path, tmp_path: Path) -> None:
+    """Stopped after one step, then after two, and so on: each attempt goes on from what is left."""
+    attempts = 0
+    while tree.exists():
+        attempts += 1
+        steps = iter(range(attempts))
+        with opened(tree.parent) as directory, suppress(StopIteration):
+            trees.remove_tree(directory, "tree", lambda steps=steps: next(steps))
+    assert attempts > 3
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("walk", ["copy", "watch"])
+def test_a_directory_that_is_swapped_for_a_link_meanwhile_leads_nowhere(tmp_path: Path, walk: str) -> None:
+    """The race that a tenant can run: ``d`` is a directory when it is listed, and a link out when it is opened."""
+    tree, victim = tmp_path / "tree", tmp_path / "victim"
+    victim.mkdir()
+    (victim / "secret").write_text("secret", encoding="ascii")
+    for number in range(20):
+        (tree / f"d{number}").mkdir(parents=True)
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            for number in range(20):
+                place, aside = tree / f"d{number}", tmp_path / "aside"
+                with suppress(OSError):
+                    place.rename(aside)
+                    place.symlink_to(victim)
+                    place.unlink()
+                    aside.rename(place)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        for attempt in range(100):
+            with suppress(Busy), opened(tree) as directory:
+                if walk == "watch":
+                    trees.newest_change_ns(directory, lambda: None)
+                else:
+                    copied(tree, tmp_path / f"copy-{attempt}")
+    finally:
+        stop.set()
+        thread.join()
+    # A link may have been copied as the link that it is.
+    assert not [found for found in tmp_path.glob("copy-*/*") if not found.is_symlink() and list(found.iterdir())]
+
+
+def test_a_change_is_seen(tree: Path) -> None:
+    with opened(tree) as directory:
+        before = trees.newest_change_ns(directory, lambda: None)
+        (tree / "sub/deep/new").touch()
+        assert trees.newest_change_ns(directory, lambda: None) > before or before == (tree / "sub").stat().st_ctime_ns
+        newest = (tree / "sub/deep").stat().st_ctime_ns
+        assert trees.newest_change_ns(directory, lambda: None) >= newest
