@@ -39,6 +39,17 @@ class DeviceClasses:
         """The classes by name."""
         return iter(self._classes.values())
 
+    def reachable(self, but: DeviceClass | None = None) -> Iterator[DeviceClass]:
+        """The classes whose group is there: a missing disk keeps nobody from using the others."""
+        for cls in self:
+            if cls is but:
+                continue
+            try:
+                cls.reports.current()
+            except Unavailable:
+                continue
+            yield cls
+
     def open(self, host: Host) -> None:
         """Look at every group, and go on with what was half done in it. One that is missing keeps no other waiting.
 
@@ -62,7 +73,7 @@ class DeviceClasses:
     def close(self) -> None:
         """Stop all long work."""
         while self._classes:
-            self._classes.popitem()[1].work.stop()
+            self._classes.popitem()[1].close()
 
     def granularity_bytes(self) -> int:
         """What sizes are multiples of, in every class."""

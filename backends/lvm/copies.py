@@ -17,16 +17,11 @@ from backends.lvm.devicemapper import Device
 from backends.lvm.options import LvmParameters
 from backends.lvm.records import Record, now_us
 from csi_core.background import Task
-from csi_core.errors import CallError, NotFound, StorageFailure
+from csi_core.errors import NotFound, StorageFailure
 from csi_core.faults import fault
 from csi_core.model import ContentSource, SourceKind, VolumeSpec
 
-__all__ = ["create", "full_copy", "inherited", "readable", "thin_snapshot", "work_key"]
-
-
-def work_key(key: str) -> str:
-    """How the copy that makes ``key`` is called among the long work."""
-    return f"copying {key}"
+__all__ = ["create", "full_copy", "inherited", "readable", "thin_snapshot"]
 
 
 def create(cls: DeviceClass, key: str, spec: VolumeSpec, parameters: LvmParameters) -> None:
@@ -102,7 +97,15 @@ def full_copy(
         TimedOut: it goes on; repeat the call.
         NoSpace: no room for it.
     """
-    cls.work.finish(work_key(key), lambda task: _copy(cls, key, source.key, fields, parameters, size_bytes, task))
+
+    def work(task: Task) -> None:
+        try:
+            _copy(cls, key, source.key, fields, parameters, size_bytes, task)
+        except BaseException:
+            removal.begin(cls, key)
+            raise
+
+    cls.copies.finish(key, work)
 
 
 def _copy(
@@ -123,17 +126,13 @@ def _copy(
             fault("lvm.copy.before_lvcreate")
             lvcreate(cls, key, {**fields, **state}, *create_arguments(cls, parameters, size_bytes))
             fault("lvm.copy.after_lvcreate")
-        try:
-            with _still(cls, key, source) as origin, cls.active(key) as target:
-                fault("lvm.copy.before_data")
-                nodes = devicemapper.node(origin), devicemapper.node(target)
-                transfer.copy_device(*nodes, source.size_bytes, task, sparse=parameters.thin)
-                fault("lvm.copy.after_data")
-                cls.retag(key, remove=tags.encode(state))
-                fault("lvm.copy.after_ready")
-        except Exception as error:
-            _give_up(cls, key, error)
-            raise
+        with _still(cls, key, source) as origin, cls.active(key) as target:
+            fault("lvm.copy.before_data")
+            nodes = devicemapper.node(origin), devicemapper.node(target)
+            transfer.copy_device(*nodes, source.size_bytes, task, sparse=parameters.thin)
+            fault("lvm.copy.after_data")
+            cls.retag(key, remove=tags.encode(state))
+            fault("lvm.copy.after_ready")
 
 
 @contextmanager
@@ -165,26 +164,13 @@ def _still(cls: DeviceClass, target_key: str, source: Record) -> Iterator[Device
             lvcreate(cls, key, fields, *arguments)
             fault("lvm.copy.after_still")
         try:
-            still = cls.reports.current().records[key]
-            with readable(cls, still) as device:
+            with readable(cls, cls.reports.current().records[key]) as device:
                 yield device
-        finally:
-            with cls.hold("copy", key):
-                if source.lv.thin:
-                    removal.remove_at_once(cls, key)
-                else:
-                    removal.wipe_held(cls, key, Task(key))
-
-
-def _give_up(cls: DeviceClass, key: str, error: Exception) -> None:
-    """Remove what a failed copy has left. Where that fails too, its tag has it removed later."""
-    try:
-        record = cls.reports.current().records.get(key)
-        if record is None or record.ready:
-            return
-        if record.lv.thin:
-            removal.remove_at_once(cls, key)
-        else:
-            removal.wipe_held(cls, key, Task(key))
-    except CallError as second:
-        error.add_note(f"and what was made of it could not be removed yet: {second}")
+        except BaseException:
+            removal.begin(cls, key)
+            raise
+        with cls.hold("copy", key):
+            if source.lv.thin:
+                removal.remove_at_once(cls, key)
+            else:
+                removal.wipe_held(cls, key, Task(key))

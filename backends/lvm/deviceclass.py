@@ -26,6 +26,7 @@ __all__ = ["DeviceClass"]
 
 _log = structlog.get_logger(__name__)
 _COPIES_AT_ONCE: Final = 2
+_WIPES_AT_ONCE: Final = 4
 
 
 class DeviceClass:
@@ -37,7 +38,7 @@ class DeviceClass:
         host: what the core offers.
         lvm: its commands; reports: what they say of it.
         pools: its thin pools by name.
-        work: copies and wiping, which outlive the call that began them.
+        copies, wipes: long work by the key of what it makes or removes, which outlives the call that began it.
     """
 
     def __init__(self, name: str, options: ClassOptions, device_filter: Sequence[str], host: Host) -> None:
@@ -50,10 +51,16 @@ class DeviceClass:
             pool: ThinPool(options.volume_group, pool, settings, self.reports)
             for pool, settings in options.thin_pools.items()
         }
-        self.work = BackgroundWork(limit=_COPIES_AT_ONCE)
+        self.copies = BackgroundWork(limit=_COPIES_AT_ONCE)
+        self.wipes = BackgroundWork(limit=_WIPES_AT_ONCE)
         self._users: Counter[str] = Counter()
         self._users_mutex = threading.Lock()
         self._locks = KeyedLocks()
+
+    def close(self) -> None:
+        """Stop all long work; the next start goes on with it."""
+        self.copies.stop()
+        self.wipes.stop()
 
     def hold(self, doing: str, *keys: str, shared: Sequence[str] = ()) -> Held:
         """Work on the LVs ``keys`` alone, and on ``shared`` beside others who read them.
@@ -67,8 +74,11 @@ class DeviceClass:
             shared=[Key("LV", names.lv_name(k)) for k in shared],
         )
 
-    def held(self, key: str) -> bool:
+    def under_way(self, key: str) -> bool:
         """Whether anybody works on ``key`` at this moment."""
+        return self.copies.running(key) or self.wipes.running(key) or self._held(key)
+
+    def _held(self, key: str) -> bool:
         return any(line.startswith(f"LV {names.lv_name(key)}:") for line in self._locks.held())
 
     def volume(self, key: str) -> Record:

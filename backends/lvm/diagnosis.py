@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Final
 
 from backends.lvm import devicemapper, names, removal, snapshots
@@ -76,12 +75,12 @@ def findings(cls: DeviceClass) -> Iterator[Finding]:
         handle = names.join(cls.name, record.key)
         group = record.fields.get("group", "")
         if not record.ready:
-            if not cls.held(record.key) and not _under_way(cls, record.key):
+            if not cls.under_way(record.key):
                 advice = f"{cls.lvm.path(record.lv.name)} was never handed out or is deleted; it can be removed"
                 yield Finding(handle, _UNFINISHED, advice, repairable=True)
         elif group and group not in torn and not group_complete(report, group):
             torn.add(group)
-            if all(member.ready for member in group_members(report, group)) and not cls.held(record.key):
+            if all(member.ready for member in group_members(report, group)) and not cls.under_way(record.key):
                 advice = "a member was removed by hand; delete the group"
                 yield Finding(names.join(cls.name, group), _TORN, advice)
         if record.ready and record.copy_on_write and snapshots.fill(cls, record) is None:
@@ -99,14 +98,10 @@ def repair(cls: DeviceClass, finding: Finding) -> bool:
         return False
     key = finding.subject.removeprefix(f"{cls.name}:")
     record = cls.reports.current().records.get(key)
-    if record is None or record.ready or cls.held(key):
+    if record is None or record.ready or cls.under_way(key):
         return False
-    cls.work.finish(f"wiping {key}", partial(removal.clear_away, cls, key))
+    removal.finish(cls, key)
     return True
-
-
-def _under_way(cls: DeviceClass, key: str) -> bool:
-    return cls.work.running(f"wiping {key}") or cls.work.running(f"copying {key}")
 
 
 def _lv_problems(cls: DeviceClass, record: Record) -> Iterator[HealthProblem]:

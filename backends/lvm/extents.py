@@ -24,7 +24,9 @@ def chosen_size(report: Report, spec: VolumeSpec, parameters: LvmParameters, at_
     Raises:
         OutOfRange: no size meets the request.
     """
-    wanted = spec.size.required_bytes or at_least_bytes or min(DEFAULT_BYTES, spec.size.limit_bytes or DEFAULT_BYTES)
+    unit = report.extent_bytes * stripes_of(parameters)
+    default_bytes = min(DEFAULT_BYTES, spec.size.limit_bytes or DEFAULT_BYTES) // unit * unit
+    wanted = spec.size.required_bytes or at_least_bytes or default_bytes
     if wanted < at_least_bytes:
         raise OutOfRange(f"{wanted} bytes are asked for, and the source has {at_least_bytes}; ask for at least that")
     smallest = max((_SMALLEST_FILESYSTEM_BYTES.get(c.fs_type, 0) for c in spec.capabilities), default=0)

@@ -8,14 +8,13 @@ made or deleted all of them go.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from backends.lvm import fronts, names, removal, snapshots, tags
 from backends.lvm.deviceclass import DeviceClass, group_complete, group_members
 from backends.lvm.options import LvmSnapshotParameters
 from backends.lvm.records import Record, created_at, parameter_fields
 from backends.lvm.report import Report
-from csi_core.errors import AlreadyExists, CallError, InvalidArgument
+from csi_core.errors import AlreadyExists, InvalidArgument
 from csi_core.faults import fault
 from csi_core.model import Created, Existing, GroupSnapshot, GroupSnapshotSpec, Outcome
 
@@ -50,8 +49,8 @@ def create(cls: DeviceClass, spec: GroupSnapshotSpec, volume_keys: Sequence[str]
         **_CREATING,
         **parameter_fields(spec.recorded),
     }
-    with cls.hold("group snapshot", *members, shared=list(volume_keys)):
-        try:
+    try:
+        with cls.hold("group snapshot", *members, shared=list(volume_keys)):
             fault("lvm.group.before_still")
             with fronts.still(cls, list(volume_keys)):
                 for key, volume in members.items():
@@ -61,9 +60,10 @@ def create(cls: DeviceClass, spec: GroupSnapshotSpec, volume_keys: Sequence[str]
             for key in members:
                 cls.retag(key, remove=tags.encode(_CREATING))
                 fault("lvm.group.after_ready")
-        except BaseException:
-            _leave_to_be_removed(cls, list(members))
-            raise
+    except BaseException:
+        for key in members:
+            removal.begin(cls, key)
+        raise
     report = cls.reports.current()
     return Created(_public(cls, report, group_key))
 
@@ -107,15 +107,7 @@ def _remove(cls: DeviceClass, members: Sequence[Record]) -> None:
                 cls.retag(member.key, add=tags.encode({"state": "deleting"}), remove=tags.encode(_CREATING))
                 fault("lvm.delete_group.after_mark")
     for member in members:
-        cls.work.finish(f"wiping {member.key}", partial(removal.clear_away, cls, member.key))
-
-
-def _leave_to_be_removed(cls: DeviceClass, keys: Sequence[str]) -> None:
-    for key in keys:
-        try:
-            cls.work.begin(f"wiping {key}", partial(removal.clear_away, cls, key))
-        except CallError:  # the server is stopping; the next start sees to it
-            return
+        removal.finish(cls, member.key)
 
 
 def _public(cls: DeviceClass, report: Report, group_key: str) -> GroupSnapshot:

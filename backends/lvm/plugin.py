@@ -122,8 +122,8 @@ class LvmBackend:
         """Create it in the class of its parameters, or of its source."""
         parameters = _parameters(spec.parameters)
         chosen = self._classes.chosen(parameters.device_class, spec.source)
-        for cls in self._classes:
-            if cls is not chosen and (found := volumes.named(cls, spec.name)):
+        for cls in self._classes.reachable(but=chosen):
+            if found := volumes.named(cls, spec.name):
                 return Existing(found)
         return volumes.create(chosen, spec, parameters)
 
@@ -144,7 +144,7 @@ class LvmBackend:
     @hookimpl
     def find_volume(self, name: str) -> Volume | None:
         """Look in every class."""
-        return next(filter(None, (volumes.named(cls, name) for cls in self._classes)), None)
+        return next(filter(None, (volumes.named(cls, name) for cls in self._classes.reachable())), None)
 
     @hookimpl
     def list_volumes(self, cursor: str, limit: int) -> Page[Volume]:
@@ -179,7 +179,7 @@ class LvmBackend:
     def create_snapshot(self, spec: SnapshotSpec) -> Outcome[Snapshot]:
         """Thin, copy-on-write or a full copy, by the volume's type and the parameters."""
         key = names.make_key("s", spec.name)
-        for cls in self._classes:
+        for cls in self._classes.reachable():
             if found := snapshots.taken(cls, key, spec.name, cls.reports.current()):
                 return Existing(found)
         return snapshots.create(*self._classes.present(spec.volume_handle, "v"), spec)
@@ -216,7 +216,7 @@ class LvmBackend:
     def create_group_snapshot(self, spec: GroupSnapshotSpec) -> Outcome[GroupSnapshot]:
         """All members held together; they must lie in one class."""
         key = names.make_key("g", spec.name)
-        for cls in self._classes:
+        for cls in self._classes.reachable():
             if found := groups.taken(cls, key, spec.name):
                 return Existing(found)
         located = [self._classes.present(handle, "v") for handle in spec.volume_handles]

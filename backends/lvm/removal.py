@@ -13,6 +13,7 @@ that were never handed out, need none of it: lvremove is all.
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from functools import partial
 
 import structlog
@@ -21,11 +22,20 @@ from backends.lvm import devicemapper, names, tags, wiping
 from backends.lvm.deviceclass import DeviceClass, group_members
 from backends.lvm.records import Record
 from backends.lvm.report import Report
-from csi_core.background import Task
+from csi_core.background import Cancelled, Task
 from csi_core.errors import Busy, FailedPrecondition, NotFound
 from csi_core.faults import fault
 
-__all__ = ["refuse_used", "remove", "resume", "wipe_and_remove"]
+__all__ = [
+    "begin",
+    "clear_away",
+    "finish",
+    "refuse_used",
+    "remove",
+    "remove_at_once",
+    "resume",
+    "wipe_held",
+]
 
 _log = structlog.get_logger(__name__)
 _BLANK = "blank"
@@ -43,14 +53,14 @@ def remove(cls: DeviceClass, key: str) -> None:
     if record is None:
         return
     if record.state == "creating":
-        cls.work.cancel(f"copying {key}")
+        cls.copies.cancel(key)
     if record.ready:
         refuse_used(cls, record)
     if record.lv.thin or _BLANK in record.fields:
         with cls.hold("delete", key):
             remove_at_once(cls, key)
     else:
-        cls.work.finish(f"wiping {key}", lambda task: wipe_and_remove(cls, key, task))
+        cls.wipes.finish(key, partial(wipe_and_remove, cls, key))
 
 
 def remove_at_once(cls: DeviceClass, key: str) -> None:
@@ -60,8 +70,10 @@ def remove_at_once(cls: DeviceClass, key: str) -> None:
         return
     if record.ready:
         refuse_used(cls, record)
+    pool = cls.pools.get(record.lv.pool)
     fault("lvm.delete.before_remove")
-    _lvremove(cls, key)
+    with pool.freed(record.lv.size_bytes) if pool else nullcontext():
+        _lvremove(cls, key)
     fault("lvm.delete.after_remove")
 
 
@@ -128,7 +140,22 @@ def resume(cls: DeviceClass) -> None:
         unfinished |= {member.key: member for member in group_members(report, group)}
     for record in unfinished.values():
         _log.info("half-made or half-deleted LV is removed", volume_group=cls.lvm.volume_group, lv=record.lv.name)
-        cls.work.begin(f"wiping {record.key}", partial(clear_away, cls, record.key))
+        begin(cls, record.key)
+
+
+def begin(cls: DeviceClass, key: str) -> None:
+    """Remove in the background what was never finished; where the server is stopping, the next start does it."""
+    with suppress(Cancelled):
+        cls.wipes.begin(key, partial(clear_away, cls, key))
+
+
+def finish(cls: DeviceClass, key: str) -> None:
+    """Remove what was never finished, and wait for that as long as the call may.
+
+    Raises:
+        TimedOut: it goes on; repeat the call.
+    """
+    cls.wipes.finish(key, partial(clear_away, cls, key))
 
 
 def clear_away(cls: DeviceClass, key: str, task: Task) -> None:

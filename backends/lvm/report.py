@@ -106,12 +106,19 @@ class Reports:
         """The last report, however old: for what never changes, as the size of an extent."""
         return self._last or self.current()
 
+    def sequence(self) -> int | None:
+        """How often the group has been changed, by its disks; None where they cannot be read. No process is started."""
+        last = self._last
+        if last is None:
+            return None
+        return metadata.sequence_number(last.uuid, [disk.device for disk in last.disks if not disk.missing])
+
     def unchanged(self) -> Report | None:
         """The last report where the group has not changed since; None otherwise. No process is started."""
         last = self._last
         if last is None:
             return None
-        now = metadata.sequence_number(last.uuid, [disk.device for disk in last.disks if not disk.missing])
+        now = self.sequence()
         if now is None:
             return last if time.monotonic() - last.taken_s < _UNREADABLE_MAX_AGE_S else None
         return last if now == last.sequence else None

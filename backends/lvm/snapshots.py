@@ -55,8 +55,8 @@ def taken(cls: DeviceClass, key: str, name: str, report: Report | None) -> Snaps
         if record.name != name:
             raise AlreadyExists(f"{key} was made for {record.name!r}; choose another name than {name!r}")
         return public(cls, record)
-    if record.state != "creating" or not cls.work.running(copies.work_key(key)):
-        cls.work.finish(f"wiping {key}", lambda task: removal.clear_away(cls, key, task))
+    if record.state != "creating" or not cls.copies.running(key):
+        removal.finish(cls, key)
     return None
 
 

@@ -69,14 +69,9 @@ def _taken(cls: DeviceClass, name: str, report: Report | None) -> Volume | None:
         if record.name != name:
             raise AlreadyExists(f"{record.key} was made for {record.name!r}; choose another name than {name!r}")
         return record.volume(cls.name)
-    _clear(cls, record)
+    if record.state != "creating" or not cls.copies.running(key):  # a copy that runs is joined
+        removal.finish(cls, key)
     return None
-
-
-def _clear(cls: DeviceClass, record: Record) -> None:
-    if record.state == "creating" and cls.work.running(copies.work_key(record.key)):
-        return  # the copy is joined
-    cls.work.finish(f"wiping {record.key}", lambda task: removal.clear_away(cls, record.key, task))
 
 
 def _create_empty(cls: DeviceClass, spec: VolumeSpec, parameters: LvmParameters) -> Volume:

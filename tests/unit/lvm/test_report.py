@@ -1,0 +1,136 @@
+"""LVM's report read: what is ours, what is foreign, what there is room for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from backends.lvm import extents, names, tags
+from backends.lvm.options import LvmParameters
+from backends.lvm.report import Report, parse
+from csi_core.errors import OutOfRange, StorageFailure
+from csi_core.model import AccessMode, SizeRange, SourceKind, VolumeCapability, VolumeMode, VolumeSpec
+
+MIB, GIB = 1 << 20, 1 << 30
+EXTENT = 4 * MIB
+
+
+def line(name: str, *, lv_tags: str = "", size: int = GIB, attr: str = "-wi------k", **more: str) -> dict[str, str]:
+    return {
+        "lv_name": name, "lv_uuid": f"u-{name}", "lv_size": str(size), "lv_attr": attr, "lv_tags": lv_tags, "origin": "",
+        "pool_lv": "", "lv_layout": "linear", "lv_health_status": "", "data_percent": "", "metadata_percent": "", **more,
+    }  # fmt: skip
+
+
+def report(*lines: dict[str, str], free: tuple[int, ...] = (GIB,), attrs: tuple[str, ...] = ()) -> Report:
+    group = {
+        "vg_name": "vg0", "vg_uuid": "U", "vg_seqno": "7", "vg_extent_size": str(EXTENT), "vg_free": str(sum(free)),
+        "vg_mda_size": "1000", "vg_mda_free": "250",
+    }  # fmt: skip
+    disks = [
+        {"pv_name": f"/dev/sd{number}", "pv_free": str(size), "pv_attr": attrs[number] if attrs else "a--"}
+        for number, size in enumerate(free)
+    ]
+    return parse(json.dumps({"report": [{"vg": [group], "pv": disks, "lv": list(lines)}]}), 0.0)
+
+
+def tagged(**fields: str) -> str:
+    return ",".join(tags.encode({"made": "1700000000000000", **fields}))
+
+
+KEY = names.make_key("v", "data")
+SNAP = names.make_key("s", "snap")
+
+
+def test_only_ours_are_records():
+    found = report(
+        line(names.lv_name(KEY), lv_tags=tagged(name="data")),
+        line("root"),
+        line(names.lv_name(names.make_key("v", "untagged"))),
+        line("csi-something", lv_tags=tagged(name="x")),
+    )
+    assert list(found.records) == [KEY]
+    assert len(found.volumes) == 4
+
+
+def test_a_volume():
+    handle = names.join("fast", SNAP)
+    fields = {"name": "däta", "source": handle, "param.type": "linear", "param.x": ""}
+    found = report(line(names.lv_name(KEY), lv_tags=tagged(**fields))).records[KEY].volume("fast")
+    assert (found.handle, found.name, found.size_bytes) == (f"fast:{KEY}", "däta", GIB)
+    assert dict(found.recorded) == {"type": "linear", "x": ""}
+    assert found.source
+    assert found.source.kind is SourceKind.SNAPSHOT
+
+
+def test_states_hide():
+    for state in ("creating", "deleting"):
+        found = report(line(names.lv_name(KEY), lv_tags=tagged(name="data", state=state)))
+        assert found.ready(KEY) is None
+        assert KEY in found.records
+
+
+def test_copy_on_write_snapshots_have_their_volumes_size():
+    lv = line(names.lv_name(SNAP), lv_tags=tagged(name="snap", of=KEY, size=str(GIB)), size=100 * MIB, origin="csi-x")
+    found = report(lv)
+    assert found.records[SNAP].size_bytes == GIB
+    assert [record.key for record in found.snapshots_of["csi-x"]] == [SNAP]
+    assert found.records[SNAP].snapshot("fast").volume_handle == f"fast:{KEY}"
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"report": []}', '{"report": [{"vg": []}]}', '{"report": [{"vg": [{}]}]}'])
+def test_what_cannot_be_read(text):
+    with pytest.raises(StorageFailure, match="report"):
+        parse(text, 0.0)
+
+
+def available(
+    parameters: dict[str, object], *free: int, spare: int = 0, attrs: tuple[str, ...] = ()
+) -> tuple[int, int]:
+    answer = extents.available(report(free=free, attrs=attrs), LvmParameters.model_validate(parameters), spare)
+    assert answer.maximum_volume_bytes is not None
+    return answer.available_bytes, answer.maximum_volume_bytes
+
+
+def test_room_for_linear_volumes():
+    assert available({}, 3 * GIB, GIB) == (4 * GIB, 4 * GIB)
+    assert available({}, 3 * GIB, GIB, spare=GIB + 1) == (3 * GIB - EXTENT, 3 * GIB - EXTENT)
+    assert available({}, GIB, spare=2 * GIB) == (0, 0)
+    assert available({}, GIB, GIB, attrs=("u--", "a-m")) == (0, 0)
+
+
+def test_room_for_striped_volumes():
+    assert available({"type": "striped", "stripes": 2}, 3 * GIB, 2 * GIB, GIB) == (4 * GIB, 4 * GIB)
+    assert available({"type": "striped", "stripes": 3}, 3 * GIB, 2 * GIB) == (0, 0)
+
+
+def test_room_for_mirrors():
+    """One extent of each disk is for the mirror's own metadata."""
+    assert available({"type": "raid1"}, 3 * GIB, 2 * GIB) == (2 * GIB - EXTENT, 2 * GIB - EXTENT)
+    checked = available({"type": "raid1", "integrity": True}, 3 * GIB, 2 * GIB)[1]
+    assert 2 * GIB * 0.95 < checked < 2 * GIB - 2 * EXTENT
+
+
+def spec(size: SizeRange, fs_type: str = "") -> VolumeSpec:
+    capability = VolumeCapability(VolumeMode.FILESYSTEM, AccessMode.SINGLE_NODE_WRITER, fs_type)
+    return VolumeSpec("data", size, (capability,), LvmParameters())
+
+
+def test_sizes_are_whole_extents_on_each_stripe():
+    found, striped = report(), LvmParameters(type="striped", stripes=3)
+    assert extents.chosen_size(found, spec(SizeRange(1)), LvmParameters()) == EXTENT
+    assert extents.chosen_size(found, spec(SizeRange(EXTENT + 1)), striped) == 3 * EXTENT
+    assert extents.chosen_size(found, spec(SizeRange(), "xfs"), LvmParameters()) == GIB
+    assert extents.chosen_size(found, spec(SizeRange(MIB), "xfs"), LvmParameters()) == 300 * MIB
+    assert extents.chosen_size(found, spec(SizeRange(0, 10 * MIB)), LvmParameters()) == 8 * MIB
+
+
+def test_sizes_that_cannot_be():
+    found = report()
+    with pytest.raises(OutOfRange, match="multiples"):
+        extents.chosen_size(found, spec(SizeRange(EXTENT + 1, EXTENT + 2)), LvmParameters())
+    with pytest.raises(OutOfRange, match="source"):
+        extents.chosen_size(found, spec(SizeRange(EXTENT)), LvmParameters(), at_least_bytes=2 * EXTENT)
+    with pytest.raises(OutOfRange, match="at most"):
+        extents.chosen_size(found, spec(SizeRange(1 << 62 | 1 << 63)), LvmParameters())
