@@ -121,13 +121,18 @@ ALL_OFF: Values = {
         "unused": {"enabled": False, "reach": "network", "config": {**SIM, "driver": {"name": "unused.example.com"}}},
     }
 }
+EXTENTS: Values = {
+    "path": "/mnt/nvme/pool",
+    "layout": "extents",
+    "segments": [{"path": "/dev/nvme1n1"}, {"path": "/mnt/nvme/segment", "size": "1Ti"}],
+}
 TWICE: Values = {
     "drivers": {
         "loop-b": {
             "reach": "node-local",
             "config": {
                 "driver": {"name": "loop-b.csi-core.dev"},
-                "backends": {"b": {"type": "loop", "options": {"pools": {"nvme": {"path": "/mnt/nvme/pool"}}}}},
+                "backends": {"b": {"type": "loop", "options": {"pools": {"nvme": EXTENTS}}}},
             },
             "node": {"hostPaths": [{"path": "/mnt/nvme"}]},
         }

@@ -125,6 +125,12 @@ WRONG = {
         'pool "default" of backend loop is at /mnt/nvme, which is no directory of the host in the container; '
         "add {path: /mnt/nvme} to drivers.loop.node.hostPaths",
     ),
+    "a segment outside of the host's directories": (
+        loop(
+            config={"backends": {"loop": {"options": {"pools": {"default": {"segments": [{"path": "/srv/extents"}]}}}}}}
+        ),
+        'a segment of pool "default" of backend loop is at /srv/extents, which is no directory of the host',
+    ),
     "two drivers of one name": (
         {"drivers": {"other": {"reach": "network", "config": {**SIM, "driver": {"name": "loop.csi-core.dev"}}}}},
         'drivers.loop and drivers.other: both are CSI driver "loop.csi-core.dev"',
