@@ -1,7 +1,7 @@
 """Mode export, killed (SIGKILL) at every fault point that an operation reaches, opened again, and the call repeated.
 
-In child processes of this one, on a plain directory, with an NFS server that is a file: what the steps leave on the disk
-is judged here; the real server's part is tested between machines.
+In child processes of this one, on a plain directory, with an NFS server that is a file: what the steps leave on the
+disk is judged here; the real server's part is tested between machines.
 """
 
 from __future__ import annotations
@@ -182,8 +182,10 @@ def test_killed_at_every_step(name: str, tmp_path: Path) -> None:
                 case.backend.unpublish_volume(volume.handle, "", case.secrets)
             delete(case)
             delete_snapshot(case)
-            wait_until_empty(place / "root/trash")
-            room = case.backend._manager.get_plugin("tested")._mode._opened.ledger.snapshot()
+            storage = case.backend._manager.get_plugin("tested")._mode._opened
+            assert storage.trash.emptied(10)
+            assert list((place / "root/trash").iterdir()) == []
+            room = storage.ledger.snapshot()
             assert room.promised_bytes == room.reserved_bytes == 0
 
     trace = tmp_path / "trace"
@@ -197,14 +199,6 @@ def test_killed_at_every_step(name: str, tmp_path: Path) -> None:
         assert in_child(lambda place=place: prepared(place)) == 0
         assert in_child(lambda place=place: acted(place), kill_at=point) == -signal.SIGKILL, point
         assert in_child(lambda place=place: retried(place)) == 0, f"killed at {point}"
-
-
-def wait_until_empty(directory: Path) -> None:
-    for _ in range(500):
-        if not list(directory.iterdir()):
-            return
-        signal.sigtimedwait([], 0.01)
-    raise AssertionError(f"{directory} is not emptied")
 
 
 def test_no_fault_point_was_left_out() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -146,39 +145,71 @@ def test_removing_can_be_stopped_anywhere_and_taken_up(tree: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("walk", ["copy", "watch"])
-def test_a_directory_that_is_swapped_for_a_link_meanwhile_leads_nowhere(tmp_path: Path, walk: str) -> None:
+def test_a_directory_that_is_swapped_for_a_link_meanwhile_leads_nowhere(
+    tmp_path: Path, walk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The race that a tenant can run: ``d`` is a directory when it is listed, and a link out when it is opened."""
     tree, victim = tmp_path / "tree", tmp_path / "victim"
     victim.mkdir()
     (victim / "secret").write_text("secret", encoding="ascii")
-    for number in range(20):
-        (tree / f"d{number}").mkdir(parents=True)
-    stop = threading.Event()
+    (tree / "d").mkdir(parents=True)
+    real = trees._replaced
 
-    def swap() -> None:
-        while not stop.is_set():
-            for number in range(20):
-                place, aside = tree / f"d{number}", tmp_path / "aside"
-                with suppress(OSError):
-                    place.rename(aside)
-                    place.symlink_to(victim)
-                    place.unlink()
-                    aside.rename(place)
+    def swapped(directory: int, name: str) -> int:
+        if not (tree / name).is_symlink():
+            (tree / name).rename(tmp_path / "aside")
+            (tree / name).symlink_to(victim)
+        return real(directory, name)
 
-    thread = threading.Thread(target=swap)
-    thread.start()
-    try:
-        for attempt in range(100):
-            with suppress(Busy), opened(tree) as directory:
-                if walk == "watch":
-                    trees.newest_change_ns(directory, lambda: None)
-                else:
-                    copied(tree, tmp_path / f"copy-{attempt}")
-    finally:
-        stop.set()
-        thread.join()
-    # A link may have been copied as the link that it is.
-    assert not [found for found in tmp_path.glob("copy-*/*") if not found.is_symlink() and list(found.iterdir())]
+    monkeypatch.setattr(trees, "_replaced", swapped)
+    with pytest.raises(Busy), opened(tree) as directory:
+        if walk == "watch":
+            trees.newest_change_ns(directory, lambda: None)
+        else:
+            copied(tree, tmp_path / "copy")
+    assert not list(tmp_path.glob("copy/**/secret"))
+
+
+def test_a_directory_that_is_moved_meanwhile_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way back up leads into another directory: what is in that one is none of the copy's business."""
+    tree, outside = tmp_path / "tree", tmp_path / "outside"
+    (tree / "d").mkdir(parents=True)
+    (tree / "e").mkdir()
+    outside.mkdir()
+    (outside / "secret").write_text("secret", encoding="ascii")
+    real = trees._risen
+
+    def moved(directory: int, parent: os.stat_result) -> int:
+        for name in ("d", "e"):
+            if (tree / name).exists():
+                (tree / name).rename(outside / name)
+        return real(directory, parent)
+
+    monkeypatch.setattr(trees, "_risen", moved)
+    with pytest.raises(Busy):
+        copied(tree, tmp_path / "copy")
+    assert not list(tmp_path.glob("copy/**/secret"))
+
+
+@pytest.mark.needs_root
+def test_a_file_that_is_swapped_for_a_device_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To open a device may reset the machine; a pipe would wait for ever."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    os.mkfifo(tree / "pipe")
+    os.mknod(tree / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    opens: list[str] = []
+    real = os.open
+
+    def noted(name: str, flags: int, *rest: int, **more: int) -> int:
+        if not flags & os.O_PATH:
+            opens.append(str(name))
+        return real(name, flags, *rest, **more)
+
+    monkeypatch.setattr(trees.os, "open", noted)
+    copied(tree, tmp_path / "copy")
+    assert "pipe" not in opens
+    assert not any("/proc/self/fd" in name for name in opens)
 
 
 def test_a_change_is_seen(tree: Path) -> None:
