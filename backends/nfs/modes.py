@@ -5,7 +5,7 @@ from __future__ import annotations
 from backends.nfs.export import ExportMode
 from backends.nfs.mode import Mode
 from backends.nfs.options import NfsOptions
-from csi_core.errors import ConfigError
+from backends.nfs.share import ShareMode
 
 __all__ = ["chosen"]
 
@@ -16,6 +16,4 @@ def chosen(options: NfsOptions) -> Mode:
     Raises:
         ConfigError: it cannot be served.
     """
-    if options.mode == "share":
-        raise ConfigError("mode: share cannot be served yet")
-    return ExportMode(options)
+    return ShareMode(options) if options.mode == "share" else ExportMode(options)

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from backends.nfs.share_options import ShareOptions
 from csi_core.parameters import Parameters, SizeBytes
 
 __all__ = ["ExportOptions", "NfsOptions", "NfsParameters", "NfsSnapshotParameters", "server_name"]
@@ -122,6 +123,7 @@ class NfsOptions(Parameters):
         default=("nfsvers=4.2", "hard"), description="NFS mount options of every volume; a StorageClass may add more."
     )
     export: ExportOptions | None = Field(default=None, description="Of mode export; left out on nodes.")
+    share: ShareOptions | None = Field(default=None, description="Of mode share; left out on nodes.")
 
     @field_validator("server")
     @classmethod
@@ -130,11 +132,11 @@ class NfsOptions(Parameters):
 
     @model_validator(mode="after")
     def _complete(self) -> NfsOptions:
-        if self.role != "node" and self.mode == "export":
-            if self.export is None:
-                raise ValueError("mode export needs a section export with a root")
+        if self.role != "node":
+            if getattr(self, self.mode) is None:
+                raise ValueError(f"mode {self.mode} needs a section {self.mode} with a root")
             if not self.server:
-                raise ValueError("mode export needs server, the address that nodes mount from")
+                raise ValueError(f"mode {self.mode} needs server, the address that nodes mount from")
         return self
 
 

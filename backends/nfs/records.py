@@ -50,6 +50,7 @@ class Record:
         source: what it was filled from.
         volume_key: of a snapshot, the volume it is of.
         publications: of a volume, by node id.
+        directory: of a volume in mode ``share``, where its content is, relative to the share.
     """
 
     key: str
@@ -62,6 +63,7 @@ class Record:
     source: ContentSource | None = None
     volume_key: str = ""
     publications: Mapping[str, Publication] = field(default_factory=dict)
+    directory: str = ""
 
     def clients(self) -> dict[str, bool]:
         """The addresses that may mount it, and whether read-only."""

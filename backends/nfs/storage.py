@@ -59,7 +59,7 @@ class Storage:
             raise Unavailable(f"export.root {options.root}: nothing is mounted there yet; mount its disk")
         self.options = options
         with ExitStack() as undo:
-            self.root = Root(options.root)
+            self.root = self._open_root()
             undo.callback(self.root.close)
             self.fs_type = _fs_type(options.root)
             self.sizing = self._chosen_sizing()
@@ -73,7 +73,7 @@ class Storage:
             )
             self.trash = Trash(self.root, self.sizing, self.ledger)
             self.work = BackgroundWork()
-            self.exports = Exports(server, options, self.root, backend_name)
+            self.exports = self._open_exports(server, backend_name)
             with storage_errors(f"export.root {options.root}"):
                 left = self._recover()
                 self.exports.reconcile(self.index.all("v"))
@@ -135,6 +135,12 @@ class Storage:
         self.index.drop(record.key)
         self.trash.add(record.key, record.charge_bytes)
         self.trash.gone(record.key, _TRASH_WAIT_S)
+
+    def _open_root(self) -> Root:
+        return Root(self.options.root)
+
+    def _open_exports(self, server: Server, backend_name: str) -> Exports:
+        return Exports(server, self.options, self.root, backend_name)
 
     def _chosen_sizing(self) -> Sizing:
         options = self.options
