@@ -1,19 +1,17 @@
-"""csi-sanity against the real server: everything on the simulator, and on loop all that its capabilities call for.
-
-The numbers are pinned: a test that is no longer run is as much of a loss as one that fails.
-"""
+"""csi-sanity against the real server: everything on the simulator, and on loop all that its capabilities call for."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import csi_sanity
 import pytest
 from csi_sanity import Settings
+from sanity_case import NOT_ON_ONE_NODE, TOPOLOGY, Case, Record, check
 
 from backends.loop.database import PoolDatabase
 from backends.loop.extents import preparing
@@ -24,38 +22,6 @@ from csi_core.testing.harness import ServerProcess, create_request
 
 MIB = 1 << 20
 GIB = 1 << 30
-
-TESTS = 102
-"""How many tests csi_sanity.VERSION has."""
-
-NOT_ON_LOOP = {
-    "ControllerExpandVolume not supported": 3,
-    "ControllerPublishVolume not supported": 7,
-    "Controller Publish, UnpublishVolume not supported": 2,
-    "ControllerUnpublishVolume not supported": 1,
-    "ControllerModifyVolume not supported": 6,
-    "Modify volume not supported": 1,
-    "Modify Volume not supported": 1,
-}
-"""Tests, by the reason the suite gives, of what a node-local backend without mutable parameters does not serve."""
-
-TOPOLOGY = "should succeed when creating a snapshot with accessibility requirements"
-"""Compares protobuf messages with their private size caches, and so fails every driver that answers with a topology.
-What it means to test is tested below."""
-
-GROWTH = "should work if node-expand is called after node-publish"
-"""Growing ext4 while it is mounted takes CAP_SYS_RESOURCE, which some containers keep from their root."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One run of the suite: what is configured, what the suite is told, and the tests it must leave out."""
-
-    name: str
-    settings: Settings
-    not_served: Mapping[str, int] = field(default_factory=dict)
-    default_filesystem: str = ""
-
 
 SIM = Settings(
     access_type="mount",
@@ -75,22 +41,19 @@ SIM_CASES = (
     Case("sim-block", replace(SIM, access_type="block")),
 )
 LOOP_CASES = (
-    Case("loop-ext4", LOOP, NOT_ON_LOOP, default_filesystem="ext4"),
-    Case("loop-xfs", LOOP, NOT_ON_LOOP, default_filesystem="xfs"),
-    Case("loop-block", replace(LOOP, access_type="block"), NOT_ON_LOOP),
+    Case("loop-ext4", LOOP, NOT_ON_ONE_NODE, default_filesystem="ext4"),
+    Case("loop-xfs", LOOP, NOT_ON_ONE_NODE, default_filesystem="xfs"),
+    Case("loop-block", replace(LOOP, access_type="block"), NOT_ON_ONE_NODE),
 )
 PACKED = replace(LOOP, parameters={"provisioning": "thick"})
 PACKED_CASES = (
-    Case("packed-xfs", PACKED, NOT_ON_LOOP, default_filesystem="xfs"),
+    Case("packed-xfs", PACKED, NOT_ON_ONE_NODE, default_filesystem="xfs"),
     Case(
         "packed-block",
         replace(PACKED, access_type="block", size_bytes=64 * MIB, expand_to_bytes=128 * MIB),
-        NOT_ON_LOOP,
+        NOT_ON_ONE_NODE,
     ),
 )
-CAP_SYS_RESOURCE = 1 << 24
-
-Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +107,8 @@ def test_packed_loop_passes_the_same_tests(case: Case, xfs: Path, tmp_path: Path
     directory = xfs / case.name
     directory.mkdir()
     database = PoolDatabase(directory / "pool.db")
-    # The suite keeps up to five volumes and a snapshot of each.
-    segment = SegmentOptions(path=directory / "segment", size=14 * case.settings.size_bytes)
+    # The suite keeps up to ten volumes and snapshots, and deletes faster than zeros are written.
+    segment = SegmentOptions(path=directory / "segment", size=20 * case.settings.size_bytes)
     preparing.create(database, [segment], MIB, force=False, progress=lambda *_: None)
     database.close()
     pool = {"path": str(directory), "allowLoopHost": True, "layout": "extents"}
@@ -183,33 +146,3 @@ def test_snapshots_of_node_local_volumes_name_the_node(tmp_path: Path) -> None:
         snapshot = server.controller.CreateSnapshot(request).snapshot
     assert dict(here.segments) == {"topology.sim.sanity.csi-core.dev/node": "sanity-node"}
     assert list(snapshot.accessible_topology) == [here]
-
-
-def may_grow_mounted_ext4() -> bool:
-    """Whether this machine lets its root do it."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
-    return bool(int(effective.split()[1], 16) & CAP_SYS_RESOURCE)
-
-
-def check(
-    case: Case,
-    config: Mapping[str, object],
-    directory: Path,
-    record_property: Record,
-    environment: Mapping[str, str] | None = None,
-) -> None:
-    """Run the suite against a server with this configuration; it runs and passes what ``case`` says."""
-    settings = case.settings
-    if case.default_filesystem == "ext4" and not may_grow_mounted_ext4():
-        settings = replace(settings, left_out=(*settings.left_out, GROWTH))
-    with ServerProcess(config, directory / "server", env=environment) as server:
-        result = csi_sanity.run(server.endpoint, settings, directory)
-        log = server.log_text()
-    record_property("detail", f"{case.name} {result}")
-    assert not result.failed, (
-        "\n\n".join(f"{name}\n{message}" for name, message in result.failed.items()) + f"\n\n{log}"
-    )
-    left_out = {csi_sanity.LEFT_OUT: len(settings.left_out)} if settings.left_out else {}
-    assert result.skipped == {**case.not_served, **left_out}
-    assert result.passed == TESTS - sum(result.skipped.values())
