@@ -15,7 +15,6 @@ from backends.lvm.names import Kind
 from backends.lvm.options import LvmOptions
 from backends.lvm.records import Record
 from csi_core.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from csi_core.hookspecs import Host
 from csi_core.model import ContentSource, Page, SourceKind
 
 __all__ = ["DeviceClasses"]
@@ -50,7 +49,7 @@ class DeviceClasses:
                 continue
             yield cls
 
-    def open(self, host: Host) -> None:
+    def open(self) -> None:
         """Look at every group, and go on with what was half done in it. One that is missing keeps no other waiting.
 
         Raises:
@@ -59,7 +58,7 @@ class DeviceClasses:
         found: dict[str, DeviceClass] = {}
         missing: list[Unavailable] = []
         for name in sorted(self._options.classes):
-            found[name] = DeviceClass(name, self._options.classes[name], self._options.device_filter, host)
+            found[name] = DeviceClass(name, self._options.classes[name], self._options.device_filter)
             try:
                 fronts.resume_all(found[name])
                 removal.resume(found[name])

@@ -19,7 +19,6 @@ from backends.lvm.records import Record
 from backends.lvm.report import Report, Reports
 from csi_core.background import BackgroundWork
 from csi_core.errors import CallError, FailedPrecondition, InvalidArgument, NotFound, StorageFailure
-from csi_core.hookspecs import Host
 from csi_core.locks import Held, Key, KeyedLocks
 
 __all__ = ["DeviceClass"]
@@ -35,16 +34,14 @@ class DeviceClass:
     Attributes:
         name: as in the configuration and in every handle.
         options: its configuration.
-        host: what the core offers.
         lvm: its commands; reports: what they say of it.
         pools: its thin pools by name.
         copies, wipes: long work by the key of what it makes or removes, which outlives the call that began it.
     """
 
-    def __init__(self, name: str, options: ClassOptions, device_filter: Sequence[str], host: Host) -> None:
+    def __init__(self, name: str, options: ClassOptions, device_filter: Sequence[str]) -> None:
         self.name = name
         self.options = options
-        self.host = host
         self.lvm = Lvm(options.volume_group, device_filter)
         self.reports = Reports(self.lvm)
         self.pools = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from csi_core.errors import StorageFailure, Unavailable
+from csi_core.errors import FailedPrecondition, StorageFailure, Unavailable
 
 __all__ = [
     "Device",
@@ -33,7 +33,7 @@ _CONTROL: Final = "/dev/mapper/control"
 _HEADER: Final = struct.Struct("=3I I I I i I I I Q 128s 129s 7x")
 _TARGET: Final = struct.Struct("=Q Q i I 16s")
 _CREATE, _REMOVE, _SUSPEND, _STATUS, _LOAD, _TABLE_STATUS, _MESSAGE = 3, 4, 6, 7, 9, 12, 14
-_READ_ONLY, _SUSPENDED, _TABLE, _BUFFER_FULL, _SKIP_FREEZE, _NO_FLUSH = (1 << bit for bit in (0, 1, 4, 8, 10, 11))
+_READ_ONLY, _SUSPENDED, _TABLE, _BUFFER_FULL, _NO_FLUSH = (1 << bit for bit in (0, 1, 4, 8, 11))
 _BUFFER_BYTES: Final = 16 << 10
 _BUFFER_LIMIT_BYTES: Final = 4 << 20
 
@@ -126,12 +126,17 @@ def remove(name: str) -> bool:
 
 
 def suspend(name: str) -> None:
-    """Hold all I/O of the device until :func:`resume`. A filesystem on it is not frozen by this."""
-    _call(_SUSPEND, name, flags=_SUSPENDED | _SKIP_FREEZE)
+    """Freeze a filesystem that is mounted from the device, and hold all I/O, until :func:`resume`.
+
+    Raises:
+        FailedPrecondition: the filesystem is frozen already, by somebody else.
+    """
+    if _call(_SUSPEND, name, flags=_SUSPENDED, fine=(errno.EBUSY,)) == errno.EBUSY:
+        raise FailedPrecondition(f"the filesystem on /dev/mapper/{name} is frozen already; thaw it first (fsfreeze -u)")
 
 
 def resume(name: str) -> None:
-    """Let I/O go on; also of a device that is not held, or not there."""
+    """Let I/O go on, and thaw; also of a device that is not held, or not there."""
     _call(_SUSPEND, name, fine=(errno.ENXIO,))
 
 

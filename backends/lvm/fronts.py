@@ -80,36 +80,42 @@ def close(cls: DeviceClass, key: str) -> None:
 
 @contextmanager
 def still(cls: DeviceClass, keys: Sequence[str]) -> Iterator[None]:
-    """Keep what is attached of ``keys`` still: mounted filesystems frozen, raw block held, the rest flushed.
+    """Keep what is attached of ``keys`` still: mounted filesystems frozen, and all I/O held.
+
+    This is device-mapper's own freeze and no FIFREEZE beside it: thawing a filesystem whose device is held would wait
+    for the device, and the core thaws before a backend is started.
 
     Raises:
-        TimedOut: it took longer than the class allows, and they were let go: throw away what was made meanwhile.
+        FailedPrecondition: somebody else has frozen one of them.
+        TimedOut: it took longer than the class allows, and they were let go: throw away what was made meanwhile. Not
+            for a single volume: LVM's snapshot of one LV is of one moment by itself, only less clean.
     """
-    attached = [device for key in sorted(keys) if (device := cls.front(key)) is not None]
-    limit_s = cls.options.freeze_limit_seconds
+    attached = [device for key in sorted(set(keys)) if (device := cls.front(key)) is not None]
     if not attached:
         yield
         return
-    with cls.host.frozen(tuple(devicemapper.node(device) for device in attached), limit_s):
-        expired = threading.Event()
+    limit_s = cls.options.freeze_limit_seconds
+    expired = threading.Event()
 
-        def let_go() -> None:
-            expired.set()
-            _resume(attached)
+    def let_go() -> None:
+        expired.set()
+        _resume(attached)
 
-        watchdog = threading.Timer(limit_s, let_go)
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            fault("lvm.still.before_hold")
-            for device in attached:
-                devicemapper.suspend(device.name)
-            fault("lvm.still.while_held")
-            yield
-        finally:
-            watchdog.cancel()
-            _resume(attached)
-    if expired.is_set():
+    watchdog = threading.Timer(limit_s, let_go)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        fault("lvm.still.before_hold")
+        for device in attached:
+            devicemapper.suspend(device.name)
+            fault("lvm.still.after_hold")
+        if expired.is_set():
+            _resume(attached)  # one was held after the watchdog had let go
+        yield
+    finally:
+        watchdog.cancel()
+        _resume(attached)
+    if expired.is_set() and len(attached) > 1:
         raise TimedOut(f"writers were held for {limit_s:g} s, the longest that is allowed, and let go; repeat the call")
 
 

@@ -91,7 +91,7 @@ class LvmBackend:
     @hookimpl
     def start(self, host: Host) -> None:
         """Look at the volume groups, and go on with what was half done."""
-        self._classes.open(host)
+        self._classes.open()
         self._name = host.backend_name
         for cls in self._classes:
             for pool in cls.pools.values():

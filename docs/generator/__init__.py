@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.loop.options import LoopOptions, LoopParameters
+from backends.lvm.options import LvmOptions, LvmParameters, LvmSnapshotParameters
 from backends.sim.options import SimMutable, SimOptions, SimParameters, SimSecrets, SimSnapshotParameters
 from csi_core.config import Config
 from csi_core.parameter_docs import markdown_table
@@ -20,6 +21,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "mount-options": mount_options,
     "loop-options": lambda: markdown_table(LoopOptions),
     "loop-parameters": lambda: markdown_table(LoopParameters),
+    "lvm-options": lambda: markdown_table(LvmOptions),
+    "lvm-parameters": lambda: markdown_table(LvmParameters),
+    "lvm-snapshot-parameters": lambda: markdown_table(LvmSnapshotParameters),
     "sim-options": lambda: markdown_table(SimOptions),
     "sim-parameters": lambda: markdown_table(SimParameters),
     "sim-mutable": lambda: markdown_table(SimMutable),
