@@ -40,7 +40,8 @@ _DEBIAN_PACKAGES = {
     "mount": ("mount", "umount", "losetup"),
     "nfs-common": ("mount.nfs", "mount.nfs4"),
     "nfs-kernel-server": ("exportfs",),
-    "lvm2": ("lvs", "vgs", "pvs", "lvcreate", "lvremove", "lvextend", "lvchange", "vgcreate"),
+    "lvm2": ("lvm", "lvs", "lvcreate", "lvremove", "lvextend", "lvchange", "lvconvert"),
+    "thin-provisioning-tools": ("thin_delta", "thin_dump"),
     "dmsetup": ("dmsetup",),
 }
 
