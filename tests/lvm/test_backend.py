@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from volume_group import MIB, clear, lvm, volume_group, volumes
+from volume_group import MIB, lvm, volume_group, volumes
 
 from backends.lvm import names, tags
 from backends.lvm.plugin import LvmBackend
@@ -101,7 +101,7 @@ def test_wipe_none_is_for_one_tenant(opened: Open) -> None:
 
 
 def test_signatures_of_others_are_no_content(opened: Open, group: str) -> None:
-    """A disk that held a filesystem before: a new volume on it is empty to mkfs, as the first attach overwrites that."""
+    """A disk that held a filesystem before: a new volume on it is empty to mkfs."""
     lvm("lvcreate", "-y", "-Wn", "-n", "old", "-L", "16m", group)
     os.system(f"mkfs.ext4 -q /dev/{group}/old")
     lvm("lvremove", "-y", f"{group}/old")

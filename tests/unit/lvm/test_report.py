@@ -18,8 +18,9 @@ EXTENT = 4 * MIB
 
 def line(name: str, *, lv_tags: str = "", size: int = GIB, attr: str = "-wi------k", **more: str) -> dict[str, str]:
     return {
-        "lv_name": name, "lv_uuid": f"u-{name}", "lv_size": str(size), "lv_attr": attr, "lv_tags": lv_tags, "origin": "",
-        "pool_lv": "", "lv_layout": "linear", "lv_health_status": "", "data_percent": "", "metadata_percent": "", **more,
+        "lv_name": name, "lv_uuid": f"u-{name}", "lv_size": str(size), "lv_attr": attr, "lv_tags": lv_tags,
+        "origin": "", "pool_lv": "", "lv_layout": "linear", "lv_health_status": "",
+        "data_percent": "", "metadata_percent": "", **more,
     }  # fmt: skip
 
 
