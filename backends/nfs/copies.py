@@ -70,7 +70,7 @@ def _copy(storage: Storage, source: Record, content: int, target: int, consisten
         task.progress(done_bytes, total_bytes)
 
     began_ns = _next_tick_ns()
-    copy_tree(content, target, progress)
+    copy_tree(content, target, progress, guarded=storage.root.guarded)
     fault("nfs.copy.before_sync")
     storage.sizing.sync_all(target)
     if consistency == "volume" and _written(storage, source) and newest_change_ns(content, task.check) >= began_ns:

@@ -23,6 +23,7 @@ from typing import Final, Literal
 
 import structlog
 
+from backends.nfs.guarded import guarded
 from backends.nfs.records import KEY, Record, read_record, write_record
 from backends.nfs.sizing import DATA, Sizing
 from backends.nfs.trees import opened_directory
@@ -49,7 +50,13 @@ def storage_errors(what: str) -> Iterator[None]:
 
 
 class Root:
-    """An open root, this process's alone."""
+    """An open root, this process's alone.
+
+    Attributes:
+        path: where it is.
+        directory: itself, open.
+        guarded: whether no link below it is followed and no device opened (:mod:`backends.nfs.guarded`).
+    """
 
     def __init__(self, path: Path) -> None:
         """Lock it and make its directories.
@@ -60,9 +67,12 @@ class Root:
         """
         self.path = path
         try:
-            self.directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._seen = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise ConfigError(f"export.root {path}: {error.strerror}; make it, and mount its disk") from error
+        private = guarded(self._seen)
+        self.guarded = private is not None
+        self.directory = self._own(os.dup(self._seen) if private is None else private)
         try:
             self._lock()
             for place, permissions in _PERMISSIONS.items():
@@ -70,16 +80,16 @@ class Root:
                     os.mkdir(place, permissions, dir_fd=self.directory)
             os.fsync(self.directory)
             self._places = {place: self._open(place) for place in _PERMISSIONS}
-        except OSError as error:
+        except BaseException as error:
             os.close(self.directory)
-            raise ConfigError(f"export.root {path}: {error.strerror}") from error
-        except BaseException:
-            os.close(self.directory)
+            os.close(self._seen)
+            if isinstance(error, OSError):
+                raise ConfigError(f"export.root {path}: {error.strerror}") from error
             raise
 
     def close(self) -> None:
         """Let go of it."""
-        for directory in (*self._places.values(), self.directory):
+        for directory in (*self._places.values(), self.directory, self._seen):
             os.close(directory)
 
     def share(self, key: str) -> Path:
@@ -164,6 +174,10 @@ class Root:
         os.fsync(self._places["trash"])
         os.fsync(self._places[place])
         fault("nfs.discard.after_sync")
+
+    def _own(self, opened: int) -> int:
+        """The directory that the places are in, given the opened root: that root itself."""
+        return opened
 
     def _open(self, place: Place) -> int:
         return os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.directory)

@@ -20,6 +20,9 @@ from csi_core.errors import Busy, NoSpace, StorageFailure
 __all__ = ["copy_tree", "newest_change_ns", "opened_directory", "remove_tree"]
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
+_MAKE_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FICLONE: Final = 0x40049409
 _PIECE_BYTES: Final = 8 << 20
 _NO_REFLINK: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY})
@@ -87,17 +90,23 @@ def _emptied(directory: int, top: int, check: Callable[[], None]) -> list[str]:
 # -- copying ----------------------------------------------------------------------------------------
 
 
-def copy_tree(source: int, target: int, progress: Progress) -> None:
+def copy_tree(source: int, target: int, progress: Progress, *, guarded: bool = False) -> None:
     """Copy all that is in the open directory ``source`` into the empty one ``target``, which nobody else reaches.
 
     Blocks are shared where the filesystem can. Owners, permissions, times, extended attributes, hard links and special
     files are kept.
 
+    Args:
+        source: what a tenant fills, perhaps at this moment.
+        target: where it goes.
+        progress: told of every file.
+        guarded: no device can be opened in ``source``: that spares a look at each file before it is opened.
+
     Raises:
         NoSpace: the target is full.
         Busy: the source was changed under the walk's feet.
     """
-    copy = _Copy(progress)
+    copy = _Copy(progress, guarded)
     try:
         copy.run(source, target)
     except OSError as error:
@@ -109,8 +118,9 @@ def copy_tree(source: int, target: int, progress: Progress) -> None:
 
 
 class _Copy:
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, guarded: bool) -> None:
         self._progress = progress
+        self._guarded = guarded
         self._links = f".links-{secrets.token_hex(12)}"
         self._linked: set[int] = set()
 
@@ -134,7 +144,8 @@ class _Copy:
                     break
                 _keep(os.fstat(here), here, there)
                 parent, made, waiting = above.pop()
-                here, there = _risen(here, parent), _risen(there, made)
+                here = _risen(here, parent)
+                there = _risen(there, made)
             if self._linked:
                 remove_tree(top, self._links, lambda: None)
             _keep(os.fstat(here), here, there)
@@ -151,23 +162,28 @@ class _Copy:
                     directories.append(entry.name)
                     continue
                 # A path descriptor first: to open a pipe waits, and to open a device may do anything.
-                found = os.open(entry.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+                readable = self._guarded and entry.is_file(follow_symlinks=False)
+                found = os.open(entry.name, _READ_FILE if readable else _LOOK, dir_fd=here)
                 try:
-                    self._entry(found, entry.name, there, top)
+                    self._entry(found, entry.name, there, top, readable=readable)
                 finally:
                     os.close(found)
         return directories
 
-    def _entry(self, found: int, name: str, there: int, top: int) -> None:
+    def _entry(self, found: int, name: str, there: int, top: int, *, readable: bool) -> None:
         status = os.fstat(found)
         kind = stat.S_IFMT(status.st_mode)
-        if kind == stat.S_IFDIR:
-            raise OSError(errno.ENOTDIR, "it became a directory")
+        if kind == stat.S_IFDIR or (readable and kind != stat.S_IFREG):
+            raise OSError(errno.ESTALE, "it became something else")
         if status.st_nlink > 1 and status.st_ino in self._linked:
             os.link(f"{self._links}/{status.st_ino}", name, src_dir_fd=top, dst_dir_fd=there, follow_symlinks=False)
             return
         if kind == stat.S_IFREG:
-            self._file(found, status, name, there)
+            if readable:
+                self._file(found, status, name, there)
+            else:
+                with _reopened(found) as content:
+                    self._file(content, status, name, there)
         elif kind == stat.S_IFLNK:
             os.symlink(os.readlink("", dir_fd=found), name, dir_fd=there)
             os.chown(name, status.st_uid, status.st_gid, dir_fd=there, follow_symlinks=False)
@@ -190,19 +206,13 @@ class _Copy:
         os.link(name, link, src_dir_fd=there, dst_dir_fd=top, follow_symlinks=False)
         self._linked.add(inode)
 
-    def _file(self, found: int, status: os.stat_result, name: str, there: int) -> None:
-        content = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC)
+    def _file(self, content: int, status: os.stat_result, name: str, there: int) -> None:
+        made = os.open(name, _MAKE_FILE, status.st_mode & 0o777, dir_fd=there)
         try:
-            made = os.open(
-                name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=there
-            )
-            try:
-                self._content(content, made, status)
-                _keep(status, content, made)
-            finally:
-                os.close(made)
+            self._content(content, made, status)
+            _keep(status, content, made)
         finally:
-            os.close(content)
+            os.close(made)
 
     def _content(self, content: int, made: int, status: os.stat_result) -> None:
         if status.st_size:
@@ -238,12 +248,26 @@ def _copy_data(content: int, made: int, size_bytes: int, progress: Progress) -> 
 
 def _keep(status: os.stat_result, original: int, made: int) -> None:
     """Owner, permissions, extended attributes and times, in an order in which none undoes another."""
-    os.fchown(made, status.st_uid, status.st_gid)
-    os.fchmod(made, stat.S_IMODE(status.st_mode))
+    new = os.fstat(made)
+    if (new.st_uid, new.st_gid) != (status.st_uid, status.st_gid):
+        os.fchown(made, status.st_uid, status.st_gid)
+        new = os.fstat(made)  # of another owner's file the kernel takes some permissions
+    if new.st_mode != status.st_mode:
+        os.fchmod(made, stat.S_IMODE(status.st_mode))
     for attribute in os.listxattr(original):
         with suppress(FileNotFoundError):
             os.setxattr(made, attribute, os.getxattr(original, attribute))
     os.utime(made, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@contextmanager
+def _reopened(found: int) -> Iterator[int]:
+    """Open for reading what a path descriptor shows, and nothing else."""
+    content = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC)
+    try:
+        yield content
+    finally:
+        os.close(content)
 
 
 def _replaced(directory: int, name: str) -> int:

@@ -252,10 +252,10 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     go_on = threading.Event()
     real = copies.copy_tree
 
-    def copy_tree(source, target, progress):
+    def copy_tree(source, target, progress, **more):
         while not go_on.wait(0.01):
             progress(0)
-        real(source, target, progress)
+        real(source, target, progress, **more)
 
     monkeypatch.setattr(copies, "copy_tree", copy_tree)
     return go_on
@@ -312,8 +312,8 @@ def test_a_copy_of_what_is_being_written_is_refused(
     assert case.snapshot("quiet", volume).ready
     real = copies.copy_tree
 
-    def written_meanwhile(source, target, progress):
-        real(source, target, progress)
+    def written_meanwhile(source, target, progress, **more):
+        real(source, target, progress, **more)
         (data(case, volume.handle) / "file").write_text("more", encoding="ascii")
 
     monkeypatch.setattr(copies, "copy_tree", written_meanwhile)

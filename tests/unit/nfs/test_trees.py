@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.nfs import trees
+from backends.nfs import guarded, trees
 from csi_core.errors import Busy
 
 DEPTH = 3000
@@ -21,11 +21,11 @@ def opened(path: Path):
         yield directory
 
 
-def copied(source: Path, target: Path) -> list[int]:
+def copied(source: Path, target: Path, *, guarded: bool = False) -> list[int]:
     target.mkdir()
     done: list[int] = []
     with opened(source) as here, opened(target) as there:
-        trees.copy_tree(here, there, done.append)
+        trees.copy_tree(here, there, done.append, guarded=guarded)
     return done
 
 
@@ -68,8 +68,9 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_copy_is_the_same(tree: Path, tmp_path: Path) -> None:
-    done = copied(tree, tmp_path / "copy")
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_copy_is_the_same(tree: Path, tmp_path: Path, guarded: bool) -> None:
+    done = copied(tree, tmp_path / "copy", guarded=guarded)
     assert facts(tmp_path / "copy") == facts(tree)
     assert (tmp_path / "copy/hard").stat().st_ino == (tmp_path / "copy/sub/file").stat().st_ino
     assert (tmp_path / "copy/sparse").stat().st_blocks < 1000
@@ -219,3 +220,26 @@ def test_a_change_is_seen(tree: Path) -> None:
         assert trees.newest_change_ns(directory, lambda: None) > before or before == (tree / "sub").stat().st_ctime_ns
         newest = (tree / "sub/deep").stat().st_ctime_ns
         assert trees.newest_change_ns(directory, lambda: None) >= newest
+
+
+@pytest.mark.needs_root
+def test_behind_the_guard_no_link_is_followed_and_no_device_opened(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    (tmp_path / "up").symlink_to("..", target_is_directory=True)
+    (tmp_path / "file").write_text("content", encoding="ascii")
+    os.mknod(tmp_path / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    with opened(tmp_path) as directory:
+        guard = guarded.guarded(directory)
+        assert guard is not None
+        try:
+            for name in ("link", "up/file"):
+                with pytest.raises(OSError, match="symbolic links"):
+                    os.open(name, os.O_RDONLY, dir_fd=guard)
+            with pytest.raises(PermissionError):
+                os.open("null", os.O_RDONLY, dir_fd=guard)
+            with os.fdopen(os.open("file", os.O_RDONLY, dir_fd=guard)) as file:
+                assert file.read() == "content"
+            os.mkdir("made", dir_fd=guard)
+        finally:
+            os.close(guard)
+    assert (tmp_path / "made").is_dir()
