@@ -87,6 +87,22 @@ REQUIRED = frozenset(
 )
 
 
+class MountedFilesystem(Protocol):
+    """A filesystem that is mounted writable on this node. Nothing of it is held open: it can be unmounted any time."""
+
+    def free_bytes(self) -> int | None:
+        """What can still be written, in bytes; None where it is mounted no longer. Takes some microseconds."""
+
+    def grow(self) -> None:
+        """Grow it to its device, by ioctl; one that fills it is left alone. Waits while it is frozen.
+
+        Raises:
+            NotFound: it is mounted no longer.
+            FailedPrecondition: ext4 needs CAP_SYS_RESOURCE for it.
+            StorageFailure: the kernel refused.
+        """
+
+
 class Host(Protocol):
     """What the core offers a backend on the node it runs on; handed to ``start``."""
 
@@ -104,6 +120,12 @@ class Host(Protocol):
         A device that is not mounted is flushed. A watchdog thaws after ``time_limit_s`` seconds, and leaving the
         context then raises :class:`~csi_core.errors.TimedOut`: what was done under it must be thrown away.
         Freezes left by a process that was killed are thawed before ``start`` is called.
+        """
+
+    def filesystem_on(self, device: Path) -> MountedFilesystem | None:
+        """The filesystem on a block device where it is mounted writable on this node, else None.
+
+        For backends whose volumes get their room while they are written to; see ``BlockSource.elastic``.
         """
 
 

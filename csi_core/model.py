@@ -281,6 +281,7 @@ class BlockSource:
         mkfs_options: further options for mkfs, allow-listed by the core.
         keep_allocated: true where mkfs must not discard (thick provisioning).
         copied: true where the content is a copy whose filesystem UUID is still its source's.
+        elastic: true where the device is smaller than ``size_bytes`` and grows as its filesystem fills up.
     """
 
     device: Path
@@ -289,6 +290,7 @@ class BlockSource:
     mkfs_options: tuple[str, ...] = ()
     keep_allocated: bool = False
     copied: bool = False
+    elastic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from csi_core.errors import CallError, ConfigError, LoadError, PluginError, Unav
 from csi_core.facade import Backend
 from csi_core.model import Description, Reach
 from csi_core.node.lifecycle import NodeVolumes
+from csi_core.node.mounted import MountedFilesystem
 from csi_core.node.mounts import KernelMounts, Mounts, SimulatedMounts
 from csi_core.router import Router
 
@@ -210,3 +211,6 @@ class _Host:
 
     def frozen(self, devices: tuple[Path, ...], time_limit_s: float) -> AbstractContextManager[None]:
         return self._node.frozen(devices, time_limit_s)
+
+    def filesystem_on(self, device: Path) -> MountedFilesystem | None:
+        return self._node.filesystem_on(device)

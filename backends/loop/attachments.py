@@ -75,6 +75,7 @@ def _source(pool: Pool, record: VolumeRecord, device: Device) -> BlockSource:
         mkfs_options=tuple(record.mkfs_options.split()),
         keep_allocated=bool(record.thick) or packed,
         copied=bool(record.source),
+        elastic=packed and not record.thick,
     )
 
 

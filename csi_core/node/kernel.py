@@ -24,6 +24,7 @@ from csi_core.node.mount_options import (
     directory_contradiction,
     mount_options,
 )
+from csi_core.node.mounted import MountedFilesystem, filesystem_on
 from csi_core.node.mountinfo import Mount, MountTable
 from csi_core.node.ownership import give_to_group
 from csi_core.node.requests import VolumeUsage
@@ -176,6 +177,9 @@ class KernelMounts:
     def is_device(self, mount: Mount) -> bool:
         # the root of a bound file is its name; only then is a stat needed, and none of a share, where it could hang
         return mount.root != "/" and not mount.on_network and not stat.S_ISDIR(mount.path.stat().st_mode)
+
+    def filesystem_on(self, device: Path) -> MountedFilesystem | None:
+        return filesystem_on(device)
 
     def grow(self, mount: Mount) -> int:
         if mount.fs_type not in FILESYSTEMS or mount.root != "/":

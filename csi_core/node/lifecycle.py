@@ -14,6 +14,7 @@ from csi_core.errors import InvalidArgument
 from csi_core.locks import Key, KeyedLocks
 from csi_core.model import Reach, SizeRange, VolumeCapability, VolumeMode, VolumeSpec
 from csi_core.node import ephemeral, freeze, publishing, staging, stats
+from csi_core.node.mounted import MountedFilesystem
 from csi_core.node.mountinfo import canonical
 from csi_core.node.mounts import Mounts
 from csi_core.node.requests import NodePublishRequest, StageRequest, VolumeUsage
@@ -107,7 +108,8 @@ class NodeVolumes:
             size_bytes = backend.expand_volume(handle, size)
         if raw:
             return size_bytes or self._mounts.device_size_bytes(mounted.path)
-        return self._mounts.grow(mounted) or size_bytes
+        # The device of an elastic volume is still smaller than what was asked for.
+        return max(self._mounts.grow(mounted), size_bytes)
 
     def thaw_left_frozen(self) -> None:
         """Thaw what an earlier process left frozen; to be called before any backend starts."""
@@ -116,6 +118,10 @@ class NodeVolumes:
     def frozen(self, devices: tuple[Path, ...], time_limit_s: float) -> AbstractContextManager[None]:
         """See :meth:`csi_core.hookspecs.Host.frozen`."""
         return freeze.frozen(devices, time_limit_s)
+
+    def filesystem_on(self, device: Path) -> MountedFilesystem | None:
+        """See :meth:`csi_core.hookspecs.Host.filesystem_on`."""
+        return self._mounts.filesystem_on(device)
 
     def _path(self, call: str, path: Path) -> AbstractContextManager[object]:
         return self._paths.hold(call, Key("path", str(canonical(path))))

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from csi_core.model import BlockSource, ShareSource, Source, VolumeCapability
 from csi_core.node.kernel import KernelMounts
+from csi_core.node.mounted import MountedFilesystem
 from csi_core.node.mountinfo import Mount
 from csi_core.node.requests import VolumeUsage
 from csi_core.node.simulated import SimulatedMounts
@@ -92,6 +93,9 @@ class Mounts(Protocol):
 
     def is_device(self, mount: Mount) -> bool:
         """Whether ``mount`` shows a block device rather than a directory."""
+
+    def filesystem_on(self, device: Path) -> MountedFilesystem | None:
+        """The filesystem on a device where it is mounted writable, else None."""
 
     def grow(self, mount: Mount) -> int:
         """Grow the filesystem of ``mount`` to its device; answer the device's size in bytes, 0 where it has none."""

@@ -121,6 +121,9 @@ class SimulatedMounts:
     def is_device(self, mount: Mount) -> bool:
         return mount.path.is_file()
 
+    def filesystem_on(self, device: Path) -> None:  # noqa: ARG002
+        return None  # nothing here fills up
+
     def grow(self, mount: Mount) -> int:  # noqa: ARG002
         """A simulated filesystem has no size of its own; 0 means not known."""
         return 0

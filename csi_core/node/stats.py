@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csi_core.errors import NotFound
-from csi_core.model import VolumeMode
+from csi_core.model import BlockSource, VolumeMode
 from csi_core.node.identity import is_volume
 from csi_core.node.mountinfo import Mount, canonical
 from csi_core.node.requests import VolumeUsage
@@ -38,4 +39,20 @@ def usage(mounts: Mounts, backend: Backend, handle: str, volume_path: Path) -> t
     mounted = mounted_volume(mounts, backend, handle, volume_path)
     if mounts.is_device(mounted):
         return (VolumeUsage("bytes", mounts.device_size_bytes(mounted.path)),)
-    return mounts.usage(mounted)
+    found = mounts.usage(mounted)
+    ungrown_bytes = _ungrown_bytes(mounts, backend, handle)
+    return tuple(_with_room(usage, ungrown_bytes) if usage.unit == "bytes" else usage for usage in found)
+
+
+def _ungrown_bytes(mounts: Mounts, backend: Backend, handle: str) -> int:
+    """What an elastic volume will still get: to its user it is there already."""
+    source = backend.find_source(handle) if "find_source" in backend.hooks else None
+    if not isinstance(source, BlockSource) or not source.elastic:
+        return 0
+    return max(0, source.size_bytes - mounts.device_size_bytes(source.device))
+
+
+def _with_room(usage: VolumeUsage, more_bytes: int) -> VolumeUsage:
+    if usage.available is None:
+        return usage
+    return replace(usage, total=usage.total + more_bytes, available=usage.available + more_bytes)

@@ -168,6 +168,9 @@ class _NoHost:
     def frozen(self, devices: tuple[Path, ...], time_limit_s: float) -> Any:
         raise NotImplementedError(devices, time_limit_s)
 
+    def filesystem_on(self, device: Path) -> None:
+        """Not asked for: what grows volumes is not started."""
+
 
 def _chosen(config_path: Path, name: str, backend: str) -> _Chosen:
     from backends.loop.options import LoopOptions  # noqa: PLC0415

@@ -52,6 +52,9 @@ class KitHost:
                 os.close(descriptor)
         yield
 
+    def filesystem_on(self, device: Path) -> None:
+        """None: nothing is mounted."""
+
 
 class BackendCase:
     """One backend on storage of its own, empty at the start of each test.
