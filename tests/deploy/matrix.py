@@ -90,7 +90,6 @@ ALL_ON: Values = {
                 "attachRequired": True,
                 "fsGroupPolicy": "None",
                 "volumeLifecycleModes": ["Ephemeral", "Persistent"],
-                "seLinuxMount": True,
                 "requiresRepublish": True,
             },
             "defaultFsType": "xfs",

@@ -213,7 +213,9 @@ def test_the_schema_describes_every_value_and_knows_no_other() -> None:
     settings = schema["properties"]["defaults"]["properties"]
     assert set(settings) == set(values["defaults"])
     assert set(schema["properties"]["drivers"]["additionalProperties"]["properties"]) == {*settings, "reach", "config"}
-    assert settings["csiDriver"]["properties"]["seLinuxMount"]["description"].startswith("Whether kubelet may mount")
+    assert settings["csiDriver"]["properties"]["fsGroupPolicy"]["description"].startswith(
+        "Whether kubelet sets ownership"
+    )
 
 
 def test_the_config_part_is_the_schema_of_csi_core() -> None:
