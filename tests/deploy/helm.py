@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["CHART", "NAMESPACE", "RELEASE", "HelmError", "drivers", "lint", "render"]
+__all__ = ["CHART", "NAMESPACE", "RELEASE", "HelmError", "build", "drivers", "is_built", "lint", "render"]
 
 CHECKOUT = Path(__file__).parents[2]
 HELM = CHECKOUT / ".ci/helm"
@@ -27,6 +27,16 @@ Object = dict[str, Any]
 
 class HelmError(Exception):
     """Helm refused; the text is what it told the user."""
+
+
+def is_built() -> bool:
+    """Whether :func:`build` has nothing to do."""
+    return any((CHECKOUT / ".tools").glob("helm-*/helm"))
+
+
+def build() -> None:
+    """Have .ci/helm build it."""
+    subprocess.run([HELM, "version"], capture_output=True, check=True, timeout=TIMEOUT_S)
 
 
 def drivers() -> list[Path]:
