@@ -80,8 +80,7 @@ class ShareMode(ExportMode):
             directory = directory_of(parameters.template, spec.name, spec.claim)
             storage.place(spec.name, directory)
             try:
-                if parameters.fate != "retain" or spec.source:
-                    storage.root.refuse_taken(directory)
+                storage.root.refuse_taken(directory, adopt=parameters.fate == "retain" and spec.source is None)
                 _, made = volumes.create(storage, spec, parameters)
             except CallError as error:
                 if error.final:

@@ -47,6 +47,7 @@ class ShareOptions(Parameters):
     node_addresses: dict[str, str | tuple[str, ...]] = Field(
         default_factory=dict, description="Address or addresses by node id, for checkNodes."
     )
+    resolve_nodes: bool = Field(default=True, description="Ask the resolver for other node ids, for checkNodes.")
 
     @field_validator("path")
     @classmethod

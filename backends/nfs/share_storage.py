@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,7 @@ from typing import Final
 from backends.nfs.exports import Exports
 from backends.nfs.options import ExportOptions
 from backends.nfs.records import Record, read_record
-from backends.nfs.root import Place, Root, storage_errors
+from backends.nfs.root import Place, Root
 from backends.nfs.share_options import ShareOptions
 from backends.nfs.share_paths import OWN, overlap, parent_of
 from backends.nfs.sizing import DATA
@@ -46,22 +47,28 @@ class ShareRoot(Root):
     """The records' directory of a share; ``path`` is the share's own."""
 
     def __init__(self, share: Path) -> None:
+        self._share = -1
         try:
-            self._share = os.open(share, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise ConfigError(f"share.root {share}: {error.strerror}; mount the share there") from error
-        try:
-            with storage_errors(f"share.root {share}"), parent_of(self._share, f"{OWN}/x", make=True):
-                pass
-            super().__init__(share / OWN)
-        except BaseException:
-            os.close(self._share)
+            super().__init__(share)
+        except BaseException as error:
+            if self._share >= 0:
+                os.close(self._share)
+            if isinstance(error, ConfigError):
+                raise ConfigError(str(error).replace("export.root", "share.root", 1)) from error
             raise
+        self.path = share / OWN
 
     def close(self) -> None:
         super().close()
         os.close(self._lock_file)
         os.close(self._share)
+
+    def _own(self, opened: int) -> int:
+        """The records' directory; everything else is relative to the share itself."""
+        self._share = opened
+        with suppress(FileExistsError):
+            os.mkdir(OWN, 0o711, dir_fd=opened)
+        return os.open(OWN, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=opened)
 
     @contextmanager
     def data(self, place: Place, key: str) -> Iterator[int]:
@@ -81,21 +88,25 @@ class ShareRoot(Root):
         except FileNotFoundError as error:
             raise DataLoss(f"{record.directory} on the share is gone, or what was in it") from error
 
-    def refuse_taken(self, directory: str) -> None:
+    def refuse_taken(self, directory: str, *, adopt: bool) -> None:
         """Raise where something is at a place on the share.
+
+        Args:
+            directory: the place.
+            adopt: a directory may be there.
 
         Raises:
             AlreadyExists: something is.
         """
         try:
             with parent_of(self._share, directory) as (parent, name):
-                taken = _there(parent, name)
+                found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             return
-        if taken:
+        if not (adopt and stat.S_ISDIR(found.st_mode)):
             raise AlreadyExists(
                 f"{directory} is on the share already, and no volume of this driver's; move it away, or say "
-                "onDelete: retain to take what a deleted volume has left there"
+                "onDelete: retain to take the directory that a deleted volume has left there"
             )
 
     def settle(self, record: Record, *, adopt: bool) -> None:
@@ -103,15 +114,14 @@ class ShareRoot(Root):
 
         Args:
             record: the volume's.
-            adopt: take what is there instead, and drop the new, empty content.
+            adopt: take the directory that is there, if any, and drop the new, empty one.
         """
         with self.opened("volumes", record.key) as directory:
             if not _there(directory, DATA):
                 return
+            self.refuse_taken(record.directory, adopt=adopt)
             with parent_of(self._share, record.directory, make=True) as (parent, name):
                 if _there(parent, name):
-                    if not adopt:
-                        self.refuse_taken(record.directory)
                     os.rmdir(DATA, dir_fd=directory)
                 else:
                     fault("nfs.share.before_settle")
@@ -158,9 +168,7 @@ class ShareRoot(Root):
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock_file)
-            raise Unavailable(
-                f"the share at {self.path.parent} is served by another process ({error.strerror})"
-            ) from error
+            raise Unavailable(f"the share at {self.path} is served by another process ({error.strerror})") from error
 
 
 class NoServer:
@@ -230,6 +238,7 @@ class ShareStorage(Storage):
             warn_at=options.warn_at,
             stop_at=options.stop_at,
             node_addresses=options.node_addresses,
+            resolve_nodes=options.resolve_nodes,
         )
         super().__init__(records, NoServer(), backend_name)
 
