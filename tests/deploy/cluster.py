@@ -120,11 +120,12 @@ class Cluster:
         )
 
     def _run(self, name: str, spec: Object) -> None:
-        used = {}
+        used = self.pods[name] = {}
         for volume in spec.get("volumes", ()):
             match volume:
                 case {"persistentVolumeClaim": {"claimName": claim}} if self._is_taken(claim):
                     self.pending.append(name)
+                    del self.pods[name]
                     return
                 case {"persistentVolumeClaim": {"claimName": claim} as source}:
                     used[claim] = self._mount(self.bound(claim), source.get("readOnly", False))
@@ -136,7 +137,6 @@ class Cluster:
                     assert source["driver"] == self.driver.name
                     used[volume["name"]] = self.driver.kubelet.mount_inline(volume["name"], source)
         assert used, f"the pod {name} uses no volume"
-        self.pods[name] = used
         for claim, volume in used.items():
             if expected := self.contents.get(claim):
                 assert volume.read() == expected, f"{claim} does not hold what was written"

@@ -26,7 +26,7 @@ from csi_core.testing.devices import unmount_below
 __all__ = ["Container", "Machine", "Mount", "machine"]
 
 REAL = ("/dev", "/sys", "/proc", "/run/udev", "/lib/modules")
-"""Host paths that are this machine's own: there is only one kernel."""
+"""There is only one kernel."""
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 60.0
@@ -46,14 +46,18 @@ class Mount:
 
 @dataclass
 class Machine:
-    """Where host paths lie; ``root`` is a mount whose mounts propagate, as a node's "/" is."""
+    """Where host paths lie; ``root`` is a mount whose mounts propagate, as a node's "/" is.
+
+    ``real`` are host paths that are this machine's own.
+    """
 
     root: Path
+    real: Sequence[str] = REAL
     containers: list[Container] = field(default_factory=list)
 
     def host_path(self, path: str) -> Path:
         """What a pod's hostPath means here."""
-        real = any(Path(path).is_relative_to(kept) for kept in REAL)
+        real = any(Path(path).is_relative_to(kept) for kept in self.real)
         return Path(path) if real else self.root / path.lstrip("/")
 
     def start(
@@ -75,11 +79,15 @@ class Machine:
 
 
 @contextmanager
-def machine() -> Iterator[Machine]:
-    """A machine with nothing on it; what is mounted and running on it ends with it."""
+def machine(*real: str) -> Iterator[Machine]:
+    """A machine with nothing on it; what is mounted and running on it ends with it.
+
+    Args:
+        real: host paths that are this machine's own, because its kernel or a daemon on it works with them.
+    """
     # The path is short: a socket's may have 107 bytes.
     root = Path(tempfile.mkdtemp(prefix="csi-node-", dir="/tmp"))
-    made = Machine(root)
+    made = Machine(root, (*REAL, *real))
     _command("mount", "--bind", root, root)
     _command("mount", "--make-shared", root)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,11 +13,16 @@ from typing import Any
 from image import Image
 from machine import Container, Machine, Mount
 
-__all__ = ["NODE_NAME", "Pod", "object_of", "pod_of", "prepared"]
+__all__ = ["NODE_ADDRESS", "NODE_NAME", "Pod", "object_of", "pod_of", "prepared"]
 
 Object = Mapping[str, Any]
 NODE_NAME = "worker-1.example.com"
 NODE_ADDRESS = "127.0.0.1"
+USUAL_CAPABILITIES = (
+    "audit_write chown dac_override fowner fsetid kill mknod net_bind_service net_raw setfcap setgid setpcap setuid "
+    "sys_chroot"
+)
+"""What container runtimes leave to root."""
 
 
 def object_of(objects: Sequence[Object], kind: str, name: str = "") -> Object:
@@ -41,6 +47,7 @@ class Pod:
     machine: Machine
     image: Image
     name: str = field(init=False)
+    uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     started: dict[str, Container] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -77,7 +84,8 @@ class Pod:
         arguments = rendered.get("args") or ([] if rendered.get("command") else self.image.cmd)
         argv = [self._expanded(container, word) for word in (*command, *arguments)]
         security = rendered.get("securityContext", {})
-        assert security.get("privileged"), "a container that is not privileged cannot be played here"
+        if not security.get("privileged"):
+            argv = [*_limits(security), *argv]
         self.started[container] = self.machine.start(
             self.image,
             argv,
@@ -118,7 +126,7 @@ class Pod:
         ]
 
     def _volume(self, volume: Mapping[str, Any]) -> Path:
-        own: Path = self.machine.root / "pod-volumes" / self.name / volume["name"]
+        own: Path = self.machine.root / "pod-volumes" / self.uid / volume["name"]
         match volume:
             case {"hostPath": {"path": path, "type": kind}}:
                 there = self.machine.host_path(str(path))
@@ -136,6 +144,16 @@ class Pod:
                 own.mkdir(parents=True)
                 return own
         raise AssertionError(f"a volume that cannot be played here: {volume}")
+
+
+def _limits(security: Mapping[str, Any]) -> list[str]:
+    """What a runtime takes from root in a container that is not privileged."""
+    changes = security.get("capabilities", {})
+    kept = set() if "ALL" in changes.get("drop", ()) else set(USUAL_CAPABILITIES.split())
+    kept = kept - {name.lower() for name in changes.get("drop", ())} | {name.lower() for name in changes.get("add", ())}
+    bounded = ",".join(["-all", *(f"+{name}" for name in sorted(kept))])
+    escalation = [] if security.get("allowPrivilegeEscalation", True) else ["--no-new-privs"]
+    return ["setpriv", *escalation, "--inh-caps=-all", f"--bounding-set={bounded}", "--"]
 
 
 def prepared(machine: Machine, kubelet_directory: str = "/var/lib/kubelet") -> Machine:

@@ -114,7 +114,7 @@ class Sidecars:
     def __init__(
         self, driver: Connection, arguments: Mapping[str, Mapping[str, str]], topology: Mapping[str, str]
     ) -> None:
-        self._driver = driver
+        self.driver = driver
         self._arguments = arguments
         self._topology = topology
         self.can = driver.capabilities()
@@ -163,7 +163,7 @@ class Sidecars:
         if "VOLUME_ACCESSIBILITY_CONSTRAINTS" in self.can["plugin"]:
             here = pb.Topology(segments=self._topology)
             request.accessibility_requirements.CopyFrom(pb.TopologyRequirement(requisite=[here], preferred=[here]))
-        made = self._driver.controller.CreateVolume(request, timeout=CALL_S).volume
+        made = self.driver.controller.CreateVolume(request, timeout=CALL_S).volume
         assert made.capacity_bytes >= volume.size_bytes, "the provisioner deletes a volume that is too small"
         assert not source or made.HasField("content_source"), "the provisioner deletes a volume that has no source"
         volume.handle = made.volume_id
@@ -174,7 +174,7 @@ class Sidecars:
 
     def delete(self, volume: Volume) -> None:
         """csi-provisioner: DeleteVolume."""
-        self._driver.controller.DeleteVolume(pb.DeleteVolumeRequest(volume_id=volume.handle), timeout=CALL_S)
+        self.driver.controller.DeleteVolume(pb.DeleteVolumeRequest(volume_id=volume.handle), timeout=CALL_S)
 
     def attach(self, volume: Volume, node_id: str) -> None:
         """csi-attacher: ControllerPublishVolume."""
@@ -185,13 +185,13 @@ class Sidecars:
             volume_context=volume.attributes,
         )
         volume.publish_context = dict(
-            self._driver.controller.ControllerPublishVolume(request, timeout=CALL_S).publish_context
+            self.driver.controller.ControllerPublishVolume(request, timeout=CALL_S).publish_context
         )
 
     def detach(self, volume: Volume, node_id: str) -> None:
         """csi-attacher: ControllerUnpublishVolume."""
         request = pb.ControllerUnpublishVolumeRequest(volume_id=volume.handle, node_id=node_id)
-        self._driver.controller.ControllerUnpublishVolume(request, timeout=CALL_S)
+        self.driver.controller.ControllerUnpublishVolume(request, timeout=CALL_S)
 
     def snapshot(self, snapshot: Object, volume: Volume, snapshot_class: Object) -> pb.Snapshot:
         """csi-snapshotter: CreateSnapshot, repeated until it can be used."""
@@ -206,14 +206,14 @@ class Sidecars:
             }
         request = pb.CreateSnapshotRequest(name=name, source_volume_id=volume.handle, parameters=parameters)
         for _ in range(100):
-            made = self._driver.controller.CreateSnapshot(request, timeout=CALL_S).snapshot
+            made = self.driver.controller.CreateSnapshot(request, timeout=CALL_S).snapshot
             if made.ready_to_use:
                 return made
         raise AssertionError(f"the snapshot {made.snapshot_id} does not get ready")
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         """csi-snapshotter: DeleteSnapshot."""
-        self._driver.controller.DeleteSnapshot(pb.DeleteSnapshotRequest(snapshot_id=snapshot_id), timeout=CALL_S)
+        self.driver.controller.DeleteSnapshot(pb.DeleteSnapshotRequest(snapshot_id=snapshot_id), timeout=CALL_S)
 
     def snapshot_group(self, volumes: Sequence[Volume], group_class: Object) -> pb.VolumeGroupSnapshot:
         """csi-snapshotter: CreateVolumeGroupSnapshot."""
@@ -222,13 +222,13 @@ class Sidecars:
             source_volume_ids=[volume.handle for volume in volumes],
             parameters=group_class.get("parameters") or {},
         )
-        return self._driver.group.CreateVolumeGroupSnapshot(request, timeout=CALL_S).group_snapshot
+        return self.driver.group.CreateVolumeGroupSnapshot(request, timeout=CALL_S).group_snapshot
 
     def delete_group(self, group: pb.VolumeGroupSnapshot) -> None:
         """csi-snapshotter: DeleteVolumeGroupSnapshot."""
         members = [snapshot.snapshot_id for snapshot in group.snapshots]
         request = pb.DeleteVolumeGroupSnapshotRequest(group_snapshot_id=group.group_snapshot_id, snapshot_ids=members)
-        self._driver.group.DeleteVolumeGroupSnapshot(request, timeout=CALL_S)
+        self.driver.group.DeleteVolumeGroupSnapshot(request, timeout=CALL_S)
 
     def expand(self, volume: Volume, size_bytes: int) -> bool:
         """csi-resizer: ControllerExpandVolume where the driver has it; answers whether the node has to do something."""
@@ -239,14 +239,14 @@ class Sidecars:
             capacity_range=pb.CapacityRange(required_bytes=size_bytes),
             volume_capability=volume.capability(self.tells_writers_apart),
         )
-        answer = self._driver.controller.ControllerExpandVolume(request, timeout=CALL_S)
+        answer = self.driver.controller.ControllerExpandVolume(request, timeout=CALL_S)
         assert answer.capacity_bytes >= size_bytes
         return answer.node_expansion_required
 
     def modify(self, volume: Volume, parameters: Mapping[str, str]) -> None:
         """csi-resizer: ControllerModifyVolume, for a claim's new VolumeAttributesClass."""
         request = pb.ControllerModifyVolumeRequest(volume_id=volume.handle, mutable_parameters=parameters)
-        self._driver.controller.ControllerModifyVolume(request, timeout=CALL_S)
+        self.driver.controller.ControllerModifyVolume(request, timeout=CALL_S)
 
 
 def source_of(snapshot_id: str = "", volume: Volume | None = None) -> pb.VolumeContentSource | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import struct
 import threading
 import time
@@ -135,6 +136,23 @@ def restart_ten_times(loop: Driver, used: Sequence[PodVolume], writers: Sequence
             loop.kubelet.publish(volume, "again")
             assert loop.kubelet.usage_bytes(volume) > 0
         assert all(writer.progresses() for writer in writers), [writer.error for writer in writers]
+
+
+def test_what_an_uninstalled_driver_has_made_is_there_when_it_is_installed_again(image: Image) -> None:
+    with machine() as host:
+        with installed(LOOP, host, image) as before:
+            used = published(before, "Filesystem")
+            written = used.write()
+            before.kubelet.unmount(used)
+            before.kubelet.unstage(used.volume)
+        # What is kept on the node between the two is the pool; kubelet's directory is emptied, too.
+        shutil.rmtree(host.host_path("/var/lib/kubelet"))
+        with installed(LOOP, host, image) as after:
+            again = after.kubelet.mount(used.volume)
+            assert again.read() == written
+            after.kubelet.unmount(again)
+            after.kubelet.unstage(used.volume)
+            after.sidecars.delete(used.volume)
 
 
 def test_a_new_container_knows_what_a_killed_one_has_made(loop: Driver) -> None:
