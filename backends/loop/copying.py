@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 
 from backends.loop import images
-from backends.loop.layout import Copy, CopyUnderWay, Device
+from backends.loop.layout import Check, Copy, CopyUnderWay, Device
 from backends.loop.pool import Pool
 from csi_core.errors import FailedPrecondition, TimedOut
 from csi_core.faults import fault
@@ -15,7 +15,7 @@ from csi_core.faults import fault
 __all__ = ["Copy", "take"]
 
 
-def take(pool: Pool, copies: Sequence[Copy]) -> None:
+def take(pool: Pool, copies: Sequence[Copy], check: Check) -> None:
     """Make all copies as of one moment, durably. The caller holds claims on the sources.
 
     Writers of attached sources are frozen while that takes, at most ``freezeLimitSeconds``; what nobody can write
@@ -26,6 +26,7 @@ def take(pool: Pool, copies: Sequence[Copy]) -> None:
         DataLoss: a source is missing or cut off.
         FailedPrecondition: without reflink the copy of an attached volume did not end in time; or raw block was
             written to.
+        Cancelled: ``check``, called now and then, has raised it.
         NoSpace: the filesystem ran full.
         TimedOut: freezing took too long.
     """
@@ -34,14 +35,14 @@ def take(pool: Pool, copies: Sequence[Copy]) -> None:
         found = (pool.layout.device(copy.source_key) for copy in copies if copy.source_key)
         devices = [device for device in found if device and not device.read_only]
         fault("loop.copy.before_freeze")
-        _copy_frozen(pool, under_way, devices)
+        _copy_frozen(pool, under_way, devices, check)
         fault("loop.copy.after_thaw")
         for copy in under_way:
             copy.finish()
         pool.layout.sync()
 
 
-def _copy_frozen(pool: Pool, copies: Sequence[CopyUnderWay], devices: Sequence[Device]) -> None:
+def _copy_frozen(pool: Pool, copies: Sequence[CopyUnderWay], devices: Sequence[Device], check: Check) -> None:
     limit_s = pool.options.freeze_limit_seconds
     nodes = tuple(sorted(device.node for device in devices))
     try:
@@ -51,7 +52,7 @@ def _copy_frozen(pool: Pool, copies: Sequence[CopyUnderWay], devices: Sequence[D
             before = [device.writes for device in devices]
             one_moment = len(copies) == 1
             for copy in copies:
-                one_moment &= copy.run(give_up_at)
+                one_moment &= copy.run(give_up_at, check)
             if not one_moment:
                 _refuse_written(devices, before)
     except TimedOut as error:

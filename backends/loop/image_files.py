@@ -88,7 +88,12 @@ class ImageFiles:
         with images.storage_errors(f"image {key}"), self.opened(key) as image:
             images.own_blocks(image)
 
-    def free(self, key: str, stopping: Callable[[], bool] = lambda: False) -> None:  # noqa: ARG002 - soon done
+    def free(
+        self,
+        key: str,
+        stopping: Callable[[], bool] = lambda: False,  # noqa: ARG002 - soon done
+        urgent: Callable[[], bool] = lambda: False,  # noqa: ARG002
+    ) -> None:
         """Free the image; durable after :meth:`sync`."""
         images.free(self.path(key))
 

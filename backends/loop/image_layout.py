@@ -16,7 +16,7 @@ from backends.loop import handles, images, loopdev
 from backends.loop.comparing import differing_blocks
 from backends.loop.hostfs import HostFilesystem
 from backends.loop.image_files import ImageFiles
-from backends.loop.layout import Copy, CopyUnderWay, Placement
+from backends.loop.layout import Check, Copy, CopyUnderWay, Placement
 from backends.loop.loopdev import Backing, LoopDevice
 from backends.loop.options import PoolOptions
 from backends.loop.records import Records, State, VolumeRecord
@@ -66,6 +66,10 @@ class ImagesLayout(ImageFiles):
     @property
     def copies_at_once(self) -> bool:
         return self._filesystem.reflink
+
+    @property
+    def copies_in_background(self) -> bool:
+        return False
 
     def start(self, ledger: Ledger, host: Host) -> None:
         """Nothing goes on in the background."""
@@ -297,7 +301,7 @@ class _FileCopy:
         self._target = target
         self._size_bytes = size_bytes
 
-    def run(self, give_up_at: float | None) -> bool:
+    def run(self, give_up_at: float | None, check: Check) -> bool:  # noqa: ARG002 - in the call, to its end
         if self._source is None or images.clone(self._source, self._target):
             return True
         images.copy_data(self._source, self._target, give_up_at=give_up_at)

@@ -18,7 +18,7 @@ from csi_core.health import Finding, HealthProblem
 from csi_core.hookspecs import Host
 from csi_core.ledger import Ledger
 
-__all__ = ["Copy", "CopyUnderWay", "Device", "Layout", "Placement"]
+__all__ = ["Check", "Copy", "CopyUnderWay", "Device", "Layout", "Placement"]
 
 
 class Device(Protocol):
@@ -35,6 +35,10 @@ class Device(Protocol):
     @property
     def writes(self) -> tuple[int, int, int]:
         """How many writes and discards have ended since the device was made, and how many are under way."""
+
+
+Check = Callable[[], None]
+"""Called now and then by long work; raises when it is not wanted any more."""
 
 
 class Placement(Protocol):
@@ -62,11 +66,12 @@ class Copy:
 class CopyUnderWay(Protocol):
     """A copy whose source and target are opened and found whole."""
 
-    def run(self, give_up_at: float | None) -> bool:
+    def run(self, give_up_at: float | None, check: Check) -> bool:
         """Copy; answer whether the kernel did it in one step, between two writes.
 
         Args:
             give_up_at: a moment of ``time.monotonic()``, or None for as long as it takes.
+            check: called before each part of a long copy.
 
         Raises:
             TimedOut: it was not done at that moment.
@@ -93,6 +98,10 @@ class Layout(Protocol):
 
     def start(self, ledger: Ledger, host: Host) -> None:
         """Begin what goes on in the background until :meth:`close`."""
+
+    @property
+    def copies_in_background(self) -> bool:
+        """Whether copies may take longer than a call can wait."""
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -161,8 +170,13 @@ class Layout(Protocol):
     def retire(self, keys: Sequence[str]) -> None:
         """These are about to be in the trash: their room is not given out before :meth:`forgotten`."""
 
-    def free(self, key: str, stopping: Callable[[], bool]) -> None:
+    def free(self, key: str, stopping: Callable[[], bool], urgent: Callable[[], bool]) -> None:
         """Free what is in the trash, or fill it with zeros; durable after :meth:`sync`. Can be repeated.
+
+        Args:
+            key: what.
+            stopping: asked now and then whether to end.
+            urgent: asked now and then whether somebody waits for the room, so that others are not spared.
 
         Raises:
             InterruptedError: ``stopping`` has turned true.

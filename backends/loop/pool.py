@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -17,17 +17,19 @@ from backends.loop.claims import Claims
 from backends.loop.database import PoolDatabase
 from backends.loop.extents.layout import ExtentsLayout
 from backends.loop.image_layout import ImagesLayout
-from backends.loop.layout import Layout, Placement
+from backends.loop.layout import Check, Layout, Placement
 from backends.loop.options import PoolOptions
 from backends.loop.records import Records, VolumeRecord
 from backends.loop.trash import Trash
-from csi_core.errors import CallError, ConfigError, NoSpace, Unavailable
+from csi_core.background import BackgroundWork
+from csi_core.errors import Busy, CallError, ConfigError, NoSpace, Unavailable
 from csi_core.faults import fault
 from csi_core.hookspecs import Host
 from csi_core.ledger import Ledger, Reservation
 
 __all__ = ["Pool", "locked"]
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 _LOCK_WAIT_S: Final = 5.0
 _LOCK_POLL_S: Final = 0.05
@@ -63,6 +65,7 @@ class Pool:
         self.options = options
         self.host = host
         self.claims = Claims()
+        self._copies = BackgroundWork()
         with ExitStack() as undo:
             self._lock = locked(name, options.path)
             undo.callback(os.close, self._lock)
@@ -91,6 +94,7 @@ class Pool:
 
     def close(self) -> None:
         """Stop the trash, close the segments and the database, release the lock."""
+        self._copies.stop()
         self.trash.stop()
         self.layout.close()
         self.database.close()
@@ -109,6 +113,33 @@ class Pool:
                 raise
             self.trash.emptied(_TRASH_WAIT_S)
             return self.ledger.reserve(charge_bytes)
+
+    def copy(self, key: str, work: Callable[[Check], T]) -> T:
+        """Do ``work``, which copies data: at once, or in the background where that takes longer than a call may wait.
+
+        Args:
+            key: names it; a call with the same key joins what is under way.
+            work: is handed what to call now and then, which raises when the pool is closed.
+
+        Raises:
+            TimedOut: it goes on; repeat the call.
+        """
+        if not self.layout.copies_in_background:
+            return work(_unchecked)
+        done: list[T] = []
+        self._copies.finish(key, lambda task: done.append(work(task.check)))
+        if not done:  # another call's, which has just ended
+            raise Busy(f"{key} has ended at this moment; repeat the call to learn how")
+        return done[0]
+
+    def join(self, key: str) -> None:
+        """Wait for the copy of this key, where one is under way.
+
+        Raises:
+            TimedOut: it goes on; repeat the call.
+        """
+        if self._copies.running(key):
+            self._copies.finish(key, lambda _: None)
 
     def charge(self, *, thick: bool, size_bytes: int) -> int:
         """What a volume of this size takes from the capacity, in bytes."""
@@ -211,6 +242,10 @@ class Pool:
         with images.storage_errors(f"{ballast}"), images.opened(ballast, create=True) as file:
             images.allocate(file, wanted)
             os.fsync(file)
+
+
+def _unchecked() -> None:
+    """A copy that is made at once goes on until it is done."""
 
 
 def locked(name: str, directory: Path) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from backends.loop import copying, handles
-from backends.loop.layout import Placement
+from backends.loop.layout import Check, Placement
 from backends.loop.pool import Pool
 from backends.loop.records import GroupRecord, SnapshotRecord, VolumeRecord, dump, insert, now_us
 from backends.loop.volumes import existing, refuse_attached
@@ -25,15 +25,24 @@ def create(pool: Pool, spec: SnapshotSpec, volume_key: str) -> Snapshot:
         NoSpace: the pool has no room for what the copy may come to need.
         Busy, TimedOut, FailedPrecondition: see :func:`backends.loop.copying.take`.
     """
-    with pool.claims.shared([volume_key]):
-        volume = existing(pool, volume_key)
-        record = _new_record(pool, volume, name=spec.name, group_key="", recorded=dump(spec.recorded))
-        _take(pool, [volume], [record], group=None)
-    return record.public(pool.name)
+
+    def take(check: Check) -> Snapshot:
+        with pool.claims.shared([volume_key]):
+            volume = existing(pool, volume_key)
+            record = _new_record(pool, volume, name=spec.name, group_key="", recorded=dump(spec.recorded))
+            _take(pool, [volume], [record], None, check)
+        return record.public(pool.name)
+
+    return pool.copy(f"snapshot {spec.name}", take)
 
 
 def taken(pool: Pool, name: str) -> Snapshot | None:
-    """The finished snapshot taken under ``name``. One of a call that failed half-way is discarded."""
+    """The finished snapshot taken under ``name``. One of a call that failed half-way is discarded.
+
+    Raises:
+        TimedOut: it is being copied, which goes on.
+    """
+    pool.join(f"snapshot {name}")
     found = pool.records.snapshot_named(name)
     if found and found.state == "creating":
         pool.discard(found.key)
@@ -63,16 +72,25 @@ def create_group(pool: Pool, spec: GroupSnapshotSpec, volume_keys: Sequence[str]
     Raises:
         As :func:`create`.
     """
-    with pool.claims.shared(volume_keys):
-        volumes = [existing(pool, key) for key in volume_keys]
-        group = GroupRecord(handles.new_key("g"), spec.name, "creating", dump(spec.recorded), now_us())
-        members = [_new_record(pool, v, name=None, group_key=group.key, recorded=group.recorded) for v in volumes]
-        _take(pool, volumes, members, group)
-    return _public_group(pool, group)
+
+    def take(check: Check) -> GroupSnapshot:
+        with pool.claims.shared(volume_keys):
+            volumes = [existing(pool, key) for key in volume_keys]
+            group = GroupRecord(handles.new_key("g"), spec.name, "creating", dump(spec.recorded), now_us())
+            members = [_new_record(pool, v, name=None, group_key=group.key, recorded=group.recorded) for v in volumes]
+            _take(pool, volumes, members, group, check)
+        return _public_group(pool, group)
+
+    return pool.copy(f"group snapshot {spec.name}", take)
 
 
 def group_taken(pool: Pool, name: str) -> GroupSnapshot | None:
-    """The finished group taken under ``name``. One of a call that failed half-way is discarded."""
+    """The finished group taken under ``name``. One of a call that failed half-way is discarded.
+
+    Raises:
+        TimedOut: it is being copied, which goes on.
+    """
+    pool.join(f"group snapshot {name}")
     found = pool.records.group_named(name)
     if found and found.state == "creating":
         _discard_group(pool, found)
@@ -113,7 +131,11 @@ def _new_record(pool: Pool, volume: VolumeRecord, *, name: str | None, group_key
 
 
 def _take(
-    pool: Pool, volumes: Sequence[VolumeRecord], snapshots: Sequence[SnapshotRecord], group: GroupRecord | None
+    pool: Pool,
+    volumes: Sequence[VolumeRecord],
+    snapshots: Sequence[SnapshotRecord],
+    group: GroupRecord | None,
+    check: Check,
 ) -> None:
     records: list[SnapshotRecord | GroupRecord] = [*snapshots, group] if group else [*snapshots]
 
@@ -147,6 +169,7 @@ def _take(
                 copying.Copy(volume.key if volume.state == "ready" else "", snapshot.key, volume.size_bytes)
                 for volume, snapshot in zip(volumes, snapshots, strict=True)
             ],
+            check,
         )
         for record in snapshots:
             pool.layout.seal(record.key)

@@ -36,6 +36,7 @@ class Trash:
         self._work_there = True
         self._new = True
         self._stopping = False
+        self._waited_for = 0
         self._stuck: list[str] = []
         self._thread = threading.Thread(target=self._run, name="loop-trash", daemon=True)
 
@@ -60,7 +61,11 @@ class Trash:
     def emptied(self, timeout_s: float) -> bool:
         """Wait until all is free; False where it is not so after ``timeout_s``."""
         with self._wake:
-            return self._wake.wait_for(lambda: not self._work_there or self._stopping, timeout_s)
+            self._waited_for += timeout_s > 0
+            try:
+                return self._wake.wait_for(lambda: not self._work_there or self._stopping, timeout_s)
+            finally:
+                self._waited_for -= timeout_s > 0
 
     def _run(self) -> None:
         while True:
@@ -106,7 +111,7 @@ class Trash:
                 continue
             fault("loop.trash.before_free")
             with suppress(OSError):
-                self._layout.free(key, lambda: self._stopping)
+                self._layout.free(key, lambda: self._stopping, lambda: self._waited_for > 0)
                 freed[key] = charge_bytes
             fault("loop.trash.after_free")
         if freed:

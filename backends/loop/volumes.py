@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from backends.loop import copying, handles
+from backends.loop.layout import Check
 from backends.loop.options import LoopParameters
 from backends.loop.pool import Pool
 from backends.loop.records import SnapshotRecord, State, VolumeRecord, dump, insert, now_us
@@ -69,8 +70,14 @@ def create(pool: Pool, spec: VolumeSpec, parameters: LoopParameters) -> Volume:
     if spec.source is None:
         return _create_empty(pool, spec, parameters).public(pool.name)
     source_key = _source_key(pool, spec.source)
-    with pool.claims.shared([source_key]):
-        return _create_copy(pool, spec, parameters, _source(pool, spec.source.kind, source_key)).public(pool.name)
+    kind = spec.source.kind
+
+    def copy(check: Check) -> Volume:
+        with pool.claims.shared([source_key]):
+            record = _create_copy(pool, spec, parameters, _source(pool, kind, source_key), check)
+        return record.public(pool.name)
+
+    return pool.copy(_copy_name(spec.name), copy)
 
 
 def taken(pool: Pool, name: str) -> Volume | None:
@@ -80,7 +87,9 @@ def taken(pool: Pool, name: str) -> Volume | None:
 
     Raises:
         Busy: a call is making it at this moment.
+        TimedOut: it is being copied, which goes on.
     """
+    pool.join(_copy_name(name))
     record = pool.records.volume_named(name)
     if record and record.state == "creating":
         with pool.claims.exclusive(record.key):
@@ -89,6 +98,10 @@ def taken(pool: Pool, name: str) -> Volume | None:
                 pool.discard(record.key)
                 return None
     return record.public(pool.name) if record else None
+
+
+def _copy_name(name: str) -> str:
+    return f"copy for volume {name}"
 
 
 def _create_empty(pool: Pool, spec: VolumeSpec, parameters: LoopParameters) -> VolumeRecord:
@@ -107,7 +120,7 @@ def _create_empty(pool: Pool, spec: VolumeSpec, parameters: LoopParameters) -> V
 
 
 def _create_copy(
-    pool: Pool, spec: VolumeSpec, parameters: LoopParameters, source: VolumeRecord | SnapshotRecord
+    pool: Pool, spec: VolumeSpec, parameters: LoopParameters, source: VolumeRecord | SnapshotRecord, check: Check
 ) -> VolumeRecord:
     size_bytes = _chosen_size(pool, spec, at_least_bytes=source.size_bytes)
     thick = parameters.provisioning == "thick"
@@ -116,7 +129,7 @@ def _create_copy(
     with pool.half_made(record.key):
         _record(pool, record, size_bytes if thick else initial_bytes)
         source_key = source.key if source.state == "ready" else ""
-        copying.take(pool, [copying.Copy(source_key, record.key, source.size_bytes)])
+        copying.take(pool, [copying.Copy(source_key, record.key, source.size_bytes)], check)
         if thick:
             # The clone shares its source's blocks, and a write into a shared block needs a new one.
             pool.layout.own(record.key)

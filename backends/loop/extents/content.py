@@ -10,8 +10,10 @@ from typing import Final
 
 from backends.loop.comparing import differing_blocks
 from backends.loop.extents.segments import Segment, aligned_buffer
+from backends.loop.extents.zeroing import Pace, Unpaced
+from backends.loop.layout import Check
 from backends.loop.records import RunRecord
-from csi_core.errors import DataLoss, TimedOut
+from csi_core.errors import Busy, DataLoss, TimedOut
 from csi_core.faults import fault
 
 __all__ = ["Content", "ContentCopy"]
@@ -73,24 +75,34 @@ class Content:
 class ContentCopy:
     """A full copy of all that is not zero; the target reads as zeros before. See ``CopyUnderWay``."""
 
-    def __init__(self, source: Content | None, target: Content, size_bytes: int) -> None:
-        """Raises DataLoss: the target is smaller than what there is to copy."""
+    def __init__(
+        self, source: Content | None, target: Content, size_bytes: int, pace: Pace | Unpaced | None = None
+    ) -> None:
+        """Raises Busy: an elastic source has grown since the target was placed.
+
+        ``pace`` spares others, where nobody is held meanwhile.
+        """
+        self._pace = pace or Unpaced()
         self._source = source
         self._target = target
         self._size_bytes = min(size_bytes, source.size_bytes) if source else 0
         if target.size_bytes < self._size_bytes:
-            raise DataLoss(f"{self._size_bytes} bytes do not fit into {target.size_bytes}; pool.db contradicts itself")
+            raise Busy("the volume has grown at this moment; repeat the call")
 
-    def run(self, give_up_at: float | None) -> bool:
+    def run(self, give_up_at: float | None, check: Check = lambda: None) -> bool:
         if self._source is None:
             return True
         buffer = aligned_buffer(_SLICE_BYTES)
         for offset, segment, at, length in self._source.slices(0, self._size_bytes):
             if give_up_at is not None and time.monotonic() >= give_up_at:
                 raise TimedOut("the copy took longer than writers may be held")
+            check()
+            begin = time.monotonic()
             read_into(segment, at, buffer, length)
             if buffer[:length] != _ZEROS[:length]:
                 self._write(offset, buffer, length)
+            if give_up_at is None:
+                self._pace.slept_after(time.monotonic() - begin)
         return False
 
     def finish(self) -> None:

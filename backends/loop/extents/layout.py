@@ -14,16 +14,16 @@ import structlog
 from backends.loop import images
 from backends.loop.database import PoolDatabase
 from backends.loop.extents.content import Content, ContentCopy
-from backends.loop.extents.devices import Devices
+from backends.loop.extents.devices import Devices, Mapped
+from backends.loop.extents.growth import Grower
 from backends.loop.extents.segments import Label, Segment
 from backends.loop.extents.space import Space, Taken
 from backends.loop.extents.watch import Watch
 from backends.loop.extents.zeroing import Pace, zero
 from backends.loop.layout import Copy, CopyUnderWay, Placement
-from backends.loop.loopdev import LoopDevice
 from backends.loop.options import PoolOptions
 from backends.loop.records import Records, RunRecord, SegmentRecord, State, VolumeRecord
-from csi_core.errors import DataLoss, InvalidArgument, NotFound
+from csi_core.errors import DataLoss, InvalidArgument, NoSpace, NotFound
 from csi_core.faults import fault
 from csi_core.health import Finding, HealthKind, HealthProblem
 from csi_core.hookspecs import Host
@@ -55,6 +55,7 @@ class ExtentsLayout:
         self.held: set[str] = set()
         """Keys in the trash that are being written to, and so not freed yet."""
         self._watch: Watch | None = None
+        self._grower: Grower | None = None
         self._mutex = threading.Lock()
         self._growing = threading.Lock()
         with ExitStack() as undo:
@@ -65,7 +66,7 @@ class ExtentsLayout:
             self.space_map = Space(name, database, pool.extent_bytes, [segment.extents for segment in recorded])
             self._retired = self.space_map.found_quarantined
             undo.pop_all()
-        self.devices = Devices(self._segments, pool.extent_bytes, direct_io=options.direct_io)
+        self.devices = Devices(pool.uuid, self._segments, pool.extent_bytes, direct_io=options.direct_io)
 
     @property
     def facts(self) -> Sequence[str]:
@@ -80,15 +81,34 @@ class ExtentsLayout:
     def copies_at_once(self) -> bool:
         return False
 
-    def start(self, ledger: Ledger, host: Host) -> None:  # noqa: ARG002 - for what grows volumes
+    @property
+    def copies_in_background(self) -> bool:
+        return True
+
+    def start(self, ledger: Ledger, host: Host) -> None:
         def look() -> None:
             if self.refresh() and not self._options.capacity:
                 ledger.resize(self.space()[0])
 
         self._watch = Watch(look)
         self._watch.start()
+        self._grower = Grower(self._name, self, host)
+        for key in self._elastic_attached():
+            record, device = self._records.volume(key), self.device(key)
+            if record and device:
+                self.fit(record)  # it may have been lengthened just before a kill
+                self._grower.watch(key, device.node)
+
+    def _elastic_attached(self) -> Sequence[str]:
+        query = "SELECT key, segment, start FROM run JOIN volume USING (key) WHERE position = 0 AND NOT thick"
+        loops, joined = self.devices.attached()
+        if not loops and not joined:
+            return ()
+        return [key for key, *start in self._database.rows(query) if key in joined or tuple(start) in loops]
 
     def close(self) -> None:
+        if self._grower:
+            self._grower.stop()
         if self._watch:
             self._watch.stop()
         while self._segments:
@@ -119,6 +139,11 @@ class ExtentsLayout:
 
     def rounded(self, size_bytes: int) -> int:
         return self.space_map.extents_of(size_bytes) * self._pool.extent_bytes
+
+    def claimed_bytes(self, key: str) -> int:
+        """What an elastic volume may have in the end; 0 where there is no such volume."""
+        record = self._records.volume(key)
+        return record.size_bytes if record else 0
 
     def present_bytes(self, key: str) -> int:
         return sum(run.length for run in self._records.runs(key)) * self._pool.extent_bytes
@@ -215,9 +240,9 @@ class ExtentsLayout:
                     self.space_map.quarantine(runs)
                     self._retired[key] = runs
 
-    def free(self, key: str, stopping: Callable[[], bool]) -> None:
+    def free(self, key: str, stopping: Callable[[], bool], urgent: Callable[[], bool]) -> None:
         runs = self._records.runs(key)
-        pace = Pace(self.devices.writes)
+        pace = Pace(self.devices.writes, urgent)
         fault("extents.zero.before_first")
         for run in runs:
             segment = self._segments[run.segment]
@@ -239,23 +264,29 @@ class ExtentsLayout:
 
     # -- devices of this node -----------------------------------------------------------------------
 
-    def attach(self, record: VolumeRecord, *, read_only: bool) -> LoopDevice:
+    def attach(self, record: VolumeRecord, *, read_only: bool) -> Mapped:
         runs = self._records.runs(record.key)
         if not runs:
             raise DataLoss(f"pool.db knows no place of {record.key}; restore pool.db from a copy")
         with images.storage_errors(f"segment of {record.key}"):
-            return self.devices.attach(record.key, runs, self._shown_bytes(record, runs), read_only=read_only)
+            size_bytes, elastic = self._shown_bytes(record, runs), not record.thick
+            device = self.devices.attach(record.key, runs, size_bytes, read_only=read_only, elastic=elastic)
+        if self._grower and not record.thick:
+            self._grower.watch(record.key, device.node)
+        return device
 
-    def device(self, key: str) -> LoopDevice | None:
-        return self.devices.find(self._records.runs(key))
+    def device(self, key: str) -> Mapped | None:
+        return self.devices.find(key, self._records.runs(key))
 
     def fit(self, record: VolumeRecord) -> None:
         runs = self._records.runs(record.key)
-        self.devices.fit(runs, self._shown_bytes(record, runs))
+        self.devices.fit(record.key, runs, self._shown_bytes(record, runs))
 
     def detach(self, key: str) -> None:
+        if self._grower:
+            self._grower.forget(key)
         with images.storage_errors(f"segment of {key}"):
-            self.devices.detach(self._records.runs(key))
+            self.devices.detach(key, self._records.runs(key))
 
     def attached(self, keys: Sequence[str]) -> set[str]:
         return {key for key in keys if key in self.held or self.device(key)}
@@ -265,7 +296,8 @@ class ExtentsLayout:
     @contextmanager
     def copying(self, copy: Copy) -> Iterator[CopyUnderWay]:
         source = self.content(copy.source_key) if copy.source_key else None
-        yield ContentCopy(source, self.content(copy.target_key), copy.size_bytes)
+        pace = Pace(self.devices.writes)
+        yield ContentCopy(source, self.content(copy.target_key), copy.size_bytes, pace)
 
     def data_ranges(self, key: str, start_bytes: int) -> Iterator[tuple[int, int]]:
         with images.storage_errors(f"snapshot {key}"):
@@ -280,6 +312,9 @@ class ExtentsLayout:
     def volume_problems(self, record: VolumeRecord) -> Iterator[HealthProblem]:
         if problem := self.snapshot_problem(record.key, record.size_bytes if record.thick else 1):
             yield HealthProblem(HealthKind.DATA_LOSS, "ExtentsMissing", problem)
+        if self._grower and (error := self._grower.problem(record.key)):
+            reason = "PoolFull" if isinstance(error, NoSpace) else "GrowthFailed"
+            yield HealthProblem(HealthKind.DEGRADED, reason, str(error))
 
     def snapshot_problem(self, key: str, size_bytes: int) -> str:
         present_bytes = self.present_bytes(key)

@@ -197,7 +197,7 @@ def _zeroed(descriptor: int, path: Path, start: int, end: int, progress: Progres
         done += length
         progress(path, done, end - start)
 
-    zero(descriptor, start, end - start, pace=Unpaced(), slice_bytes=_SLICE_BYTES, progress=more)
+    zero(descriptor, start, end - start, pace=Unpaced(), slice_bytes=_SLICE_BYTES, unread=True, progress=more)
     os.fsync(descriptor)
     fault("extents.grow.after_zeros")
 

@@ -117,6 +117,11 @@ class Segment:
         """What a loop device that begins at ``extent`` shows."""
         return Backing.of(self.found, self.offset_of(extent))
 
+    @property
+    def whole(self) -> Backing:
+        """What a loop device over all of it shows."""
+        return Backing.of(self.found, 0)
+
     @contextmanager
     def opened(self, *, write: bool) -> Iterator[int]:
         """A descriptor for a loop device, which chooses between direct and cached I/O by itself."""

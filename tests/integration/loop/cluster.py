@@ -28,6 +28,7 @@ from csi_core.model import (
     VolumeSpec,
 )
 from csi_core.node.freeze import frozen
+from csi_core.node.mounted import MountedFilesystem, filesystem_on
 from csi_core.parameters import Parameters
 
 MIB = 1 << 20
@@ -37,13 +38,16 @@ NO_SECRETS = Parameters()
 
 
 class NodeHost:
-    """What the core offers a backend, with real freezing."""
+    """What the core offers a backend, with real freezing and growing."""
 
     node_id = "node-1"
     backend_name = "loop"
 
     def frozen(self, devices: tuple[Path, ...], time_limit_s: float) -> AbstractContextManager[None]:
         return frozen(devices, time_limit_s)
+
+    def filesystem_on(self, device: Path) -> MountedFilesystem | None:
+        return filesystem_on(device)
 
 
 @dataclass

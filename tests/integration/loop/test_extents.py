@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from backends.loop import loopdev
+from backends.loop.extents import content, zeroing
 from backends.loop.extents.zeroing import zero
 from backends.loop.options import LoopParameters, SegmentOptions
 from backends.loop.plugin import LoopBackend
-from csi_core.errors import ConfigError, DataLoss, FailedPrecondition, InvalidArgument, NoSpace
+from csi_core.deadline import call_deadline
+from csi_core.errors import Busy, ConfigError, DataLoss, FailedPrecondition, InvalidArgument, NoSpace, TimedOut
 from csi_core.model import CapacityQuery, SizeRange
 from csi_core.testing.devices import ext4_filesystem, loop_device, scratch_directory, sparse_file, xfs_filesystem
 
@@ -274,5 +278,74 @@ def test_devices_of_deleted_volumes_are_not_mistaken_for_others(packed: Cluster)
     assert packed.backend.find_source(other.handle) is None
     packed.attach(other)
     assert packed.backend.find_source(one.handle) is None
-    shown = [device for device in loopdev.attached() if "segment-0" in device.backing_path]
+    directory = str(packed.pool.options.path)
+    shown = [device for device in loopdev.attached() if directory in device.backing_path]
     assert shown == [packed.pool.layout.device(packed.key(other))]
+
+
+def test_a_copy_that_takes_longer_than_the_call_goes_on(packed: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call is answered "may still be running"; the repeated one joins, and gets the one copy there is."""
+    volume = thick(packed, "origin")
+    write_block(packed.attach(volume).device, 0, os.urandom(16 * MIB))
+    packed.detach(volume)
+    go_on, reading = threading.Event(), content.read_into
+
+    def slow(*arguments: object) -> None:
+        assert go_on.wait(10)
+        reading(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(content, "read_into", slow)
+    with call_deadline(0.2), pytest.raises(TimedOut, match="goes on"):
+        packed.snapshot("snap", volume)
+    with call_deadline(0.2), pytest.raises(TimedOut, match="goes on"):
+        packed.snapshot("snap", volume)
+    with pytest.raises(Busy):
+        packed.delete(volume)
+    go_on.set()
+    snapshot = packed.snapshot("snap", volume)
+    assert len(packed.backend.list_snapshots("", 10, "").entries) == 1
+    packed.delete(volume)
+    restored = thick(packed, "restored", source=snapshot)
+    assert any(read_block(packed.attach(restored).device, 0, MIB))
+
+
+def test_a_copy_that_is_stopped_with_the_server_leaves_nothing(
+    packed: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = thick(packed, "origin")
+    write_block(packed.attach(volume).device, 0, os.urandom(16 * MIB))
+    packed.detach(volume)
+    reading = content.read_into
+
+    def slow(*arguments: object) -> None:
+        time.sleep(0.05)
+        reading(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(content, "read_into", slow)
+    with call_deadline(0.2), pytest.raises(TimedOut, match="goes on"):
+        packed.snapshot("snap", volume)
+    packed.restart()
+    packed.settled()
+    assert packed.backend.list_snapshots("", 10, "").entries == ()
+    assert packed.pool.layout.space()[1] == packed.pool.layout.space()[0] - 16 * MIB
+    assert free_bytes_are_zeros(packed.pool.layout)
+    assert packed.snapshot("snap", volume).size_bytes == 16 * MIB
+
+
+def test_zeroing_spares_the_neighbours(packed: Cluster) -> None:
+    """Beside a writer most of the time is the writer's; when somebody waits for the room, none is."""
+    written = itertools.count()
+    for others, urgent, expected in (
+        (lambda: next(written), False, True),
+        (lambda: 0, False, False),
+        (lambda: next(written), True, False),
+    ):
+        slept: list[float] = []
+        with pytest.MonkeyPatch.context() as patch:
+            clock = itertools.count(0, 0.06)
+            patch.setattr(zeroing.time, "monotonic", lambda clock=clock: next(clock))
+            patch.setattr(zeroing.time, "sleep", slept.append)
+            pace = zeroing.Pace(others, lambda urgent=urgent: urgent)
+            for _ in range(10):
+                pace.slept_after(0.01)
+        assert (sum(slept) >= 0.3) is expected

@@ -1,0 +1,224 @@
+"""Elastic volumes: whoever writes to one sees the size that was claimed, as long as the pool has room."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from backends.loop.extents import growth
+from backends.loop.options import SegmentOptions
+from csi_core import faults
+from csi_core.errors import InvalidArgument
+from csi_core.health import HealthKind
+from csi_core.model import AccessMode, SizeRange, VolumeCapability, VolumeMode
+from csi_core.node.mounts import KernelMounts
+from csi_core.node.stats import usage
+from csi_core.testing.devices import scratch_directory, xfs_filesystem
+
+from .cluster import MIB, RAW, Cluster, NodeHost
+from .conftest import take_down
+from .extent_pools import grow, made_pool
+
+pytestmark = pytest.mark.needs_filesystem("xfs")
+XFS = VolumeCapability(VolumeMode.FILESYSTEM, AccessMode.SINGLE_NODE_WRITER, "xfs")
+GIB = 1 << 30
+STEPS = (
+    "extents.lengthen.before_commit",
+    "extents.lengthen.after_commit",
+    "extents.map.before_fit",
+    "extents.map.after_fit",
+    "extents.grow.before_filesystem",
+    "node.expand.before_grow",
+    "node.expand.after_grow",
+    "extents.grow.after_filesystem",
+)
+MakeElastic = Callable[..., Cluster]
+
+
+@pytest.fixture
+def make_elastic() -> Iterator[MakeElastic]:
+    """Clusters over a pool of one segment in a file on XFS."""
+    with ExitStack() as stack:
+
+        def make(segment_bytes: int, **options: object) -> Cluster:
+            host = stack.enter_context(xfs_filesystem(segment_bytes + 2 * GIB))
+            (host / "pool").mkdir()
+            pool = {**made_pool(host / "pool", segment_bytes), **options}
+            cluster = Cluster({"pools": {"local": pool}}, stack.enter_context(scratch_directory()))
+            stack.callback(take_down, cluster)
+            return cluster
+
+        yield make
+
+
+@pytest.fixture
+def little_slack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few megabytes make a volume grow."""
+    monkeypatch.setattr(growth, "_LEAST_SLACK_BYTES", 32 * MIB)
+
+
+def test_a_writer_at_full_speed_never_sees_the_end(make_elastic: MakeElastic) -> None:
+    cluster = make_elastic(10 * GIB)
+    volume = cluster.create("db", 9 * GIB, capability=XFS, initialSize="512Mi")
+    with cluster.mounted(volume, "xfs") as directory:
+        assert free_bytes(directory) < GIB
+        write(directory / "data", 8 * GIB)
+        assert (directory / "data").stat().st_size == 8 * GIB
+
+
+def test_a_full_pool_is_enospc_and_the_writer_goes_on_when_it_has_grown(make_elastic: MakeElastic) -> None:
+    cluster = make_elastic(700 * MIB, overcommit=4)
+    volume = cluster.create("db", 1200 * MIB, capability=XFS, initialSize="320Mi")
+    with cluster.mounted(volume, "xfs") as directory:
+        with (directory / "data").open("wb", buffering=0) as file, pytest.raises(OSError) as seen:
+            while True:
+                file.write(pattern(file.tell() // MIB))
+        assert seen.value.errno == errno.ENOSPC
+        written = (directory / "data").stat().st_size // MIB * MIB
+        assert written > 500 * MIB  # all that the pool has, but for what XFS keeps to itself
+        with (directory / "data").open("rb+") as file:
+            os.fsync(file.fileno())  # what was taken is there
+        assert_pattern(directory / "data", written)
+        record = cluster.pool.records.volume(cluster.key(volume))
+        wait_until(lambda: any(True for _ in cluster.pool.layout.volume_problems(record)))
+        (problem,) = cluster.pool.layout.volume_problems(record)
+        assert (problem.kind, problem.reason) == (HealthKind.DEGRADED, "PoolFull")
+
+        segment = cluster.pool.options.path / "segment-0"
+        grow(cluster.pool.options.path, SegmentOptions(path=segment, size=1500 * MIB))
+        wait_until(lambda: free_bytes(directory) > 300 * MIB)
+        write(directory / "more", 400 * MIB)
+        wait_until(lambda: not list(cluster.pool.layout.volume_problems(record)))
+        assert_pattern(directory / "data", written)
+
+
+@pytest.mark.usefixtures("little_slack")
+def test_statistics_tell_the_claim_and_what_is_left_of_it(make_elastic: MakeElastic) -> None:
+    cluster = make_elastic(900 * MIB)
+    volume = cluster.create("db", 800 * MIB, capability=XFS, initialSize="320Mi")
+    with cluster.mounted(volume, "xfs") as directory:
+        for written in (0, 400 * MIB):
+            if written:
+                write(directory / "data", written)
+            told = usage(KernelMounts(), Served(cluster), volume.handle, directory)  # type: ignore[arg-type]
+            space = next(line for line in told if line.unit == "bytes")
+            assert 700 * MIB < space.total <= 800 * MIB
+            assert abs(space.available + space.used - space.total) < 32 * MIB
+            assert space.used >= written
+
+
+@pytest.mark.usefixtures("little_slack")
+def test_a_volume_that_is_expanded_goes_on_growing(make_elastic: MakeElastic) -> None:
+    cluster = make_elastic(900 * MIB)
+    volume = cluster.create("db", 340 * MIB, capability=XFS, initialSize="320Mi")
+    with cluster.mounted(volume, "xfs") as directory:
+        with pytest.raises(OSError, match="No space left"):
+            write(directory / "data", 400 * MIB)
+        cluster.backend.expand_volume(volume.handle, SizeRange(700 * MIB))
+        wait_until(lambda: free_bytes(directory) > 32 * MIB)
+        write(directory / "more", 300 * MIB)
+
+
+@pytest.mark.usefixtures("little_slack")
+def test_a_frozen_volume_keeps_no_other_from_growing(make_elastic: MakeElastic) -> None:
+    cluster = make_elastic(1500 * MIB)
+    frozen, other = (cluster.create(name, 700 * MIB, capability=XFS, initialSize="320Mi") for name in ("a", "b"))
+    with cluster.mounted(frozen, "xfs") as first, cluster.mounted(other, "xfs") as second:
+        write(first / "data", 200 * MIB)
+        source = cluster.attach(frozen, XFS)
+        with NodeHost().frozen((source.device,), 30):
+            cluster.pool.layout.lengthen(cluster.key(frozen), 400 * MIB)
+            write(second / "data", 600 * MIB)
+        write(first / "more", 350 * MIB)
+
+
+@pytest.mark.usefixtures("little_slack")
+def test_killed_at_each_step_of_a_growth_it_goes_on_after_the_start(
+    make_elastic: MakeElastic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growth, "_AHEAD_S", 0.0)  # small steps, so that there is one for each kill
+    cluster = make_elastic(2 * GIB)
+    volume = cluster.create("db", 1900 * MIB, capability=XFS, initialSize="320Mi")
+    with cluster.mounted(volume, "xfs") as directory:
+        for number, step in enumerate(STEPS):
+            cluster.backend.stop()
+
+            def grow_and_die(number: int = number) -> None:
+                cluster.start()
+                (directory / f"{number}").write_bytes(b"x" * max(0, free_bytes(directory) - 16 * MIB))
+                time.sleep(20)
+
+            killed = killed_at(step, grow_and_die)
+            cluster.start()
+            assert killed, f"{step} was not reached"
+            wait_until(lambda: free_bytes(directory) > 32 * MIB)
+            assert not list(cluster.backend.diagnose())
+            assert cluster.pool.layout.space()[1] > 0
+
+
+def test_raw_block_is_refused_and_says_what_to_ask_for(make_elastic: MakeElastic) -> None:
+    with pytest.raises(InvalidArgument, match="provisioning: thick"):
+        make_elastic(64 * MIB).create("raw", 32 * MIB, capability=RAW)
+
+
+class Served:
+    """As much of a facade as statistics ask."""
+
+    hooks = frozenset({"find_source"})
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.find_source = cluster.backend.find_source
+
+
+def free_bytes(directory: Path) -> int:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up, "it has not happened"
+        time.sleep(0.02)
+
+
+def write(path: Path, size_bytes: int) -> None:
+    """Write as fast as this machine can. Raises what the writer sees."""
+    block = memoryview(os.urandom(MIB))
+    with path.open("ab", buffering=0) as file:
+        for _ in range(size_bytes // MIB):
+            written = 0
+            while written < MIB:  # a filesystem that is full takes a part first
+                written += file.write(block[written:])
+        os.fsync(file.fileno())
+
+
+def pattern(number: int) -> bytes:
+    """A megabyte that says where it belongs."""
+    return number.to_bytes(8) * (MIB // 8)
+
+
+def assert_pattern(path: Path, size_bytes: int) -> None:
+    with path.open("rb") as file:
+        for number in range(size_bytes // MIB):
+            assert file.read(MIB) == pattern(number), f"megabyte {number}"
+
+
+def killed_at(step: str, act: Callable[[], None]) -> bool:
+    """Do it in a fork that is killed at a fault point; answer whether it was."""
+    child = os.fork()
+    if child == 0:
+        faults._armed, faults._name, faults._left, faults._trace = True, step, 1, ""  # type: ignore[misc]
+        try:
+            act()
+        finally:
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
