@@ -24,8 +24,8 @@ DIRECTORY: Final = "directory"
 """In place of a filesystem type: a bound directory takes the options of a mount only."""
 
 Shown = Literal["explicit", "always", "never"]
-"""Whether the kernel lists an option in mountinfo: if and only if it was set, always, or not reliably (some are the
-default; ``discard`` is dropped where the device cannot)."""
+"""Whether the kernel lists an option in mountinfo: if and only if it was set, also where it was not, or not reliably
+(some are the default; ``discard`` is dropped where the device cannot)."""
 
 _FLAG, _NUMBER, _SIZE = "", r"\d{1,9}", r"\d{1,9}[kKmMgG]?"
 
@@ -47,7 +47,7 @@ _ALLOWED: Final[dict[str, dict[str, tuple[str, Shown]]]] = {
         "lazytime": (_FLAG, "explicit"),
         "max_batch_time": (_NUMBER, "explicit"),
         "min_batch_time": (_NUMBER, "explicit"),
-        "stripe": (_NUMBER, "explicit"),
+        "stripe": (_NUMBER, "always"),  # mkfs writes down the stripes of RAID and thin devices
         "user_xattr": (_FLAG, "never"),
     },
     "xfs": {

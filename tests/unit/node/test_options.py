@@ -83,6 +83,8 @@ def test_no_option_is_set_by_default_but_what_copies_need() -> None:
         ("1 2 7:3 / /a rw,relatime - ext4 d rw,commit=30", "ext4", ("commit=30",), ""),
         ("1 2 7:3 / /a rw,relatime - ext4 d rw,commit=30", "ext4", (), "commit"),
         ("1 2 7:3 / /a rw,relatime - ext4 d rw", "ext4", ("commit=30",), "commit"),
+        ("1 2 7:3 / /a rw,relatime - ext4 d rw,stripe=16", "ext4", (), ""),
+        ("1 2 7:3 / /a rw,relatime - ext4 d rw,stripe=16", "ext4", ("stripe=32",), "stripe"),
         ("1 2 7:3 / /a rw,noatime - ext4 d rw", "ext4", ("noatime",), ""),
         ("1 2 7:3 / /a rw,noatime - ext4 d rw", "ext4", (), "noatime"),
         ("1 2 7:3 / /a rw - ext4 d rw", "ext4", ("strictatime",), ""),
