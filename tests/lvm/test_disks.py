@@ -1,0 +1,201 @@
+"""Disks that fail, a thin pool that is full: what is written stays, and health says what is wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from volume_group import MIB, lvm, volume_group
+
+from backends.lvm.plugin import LvmBackend
+from csi_core.errors import NoSpace
+from csi_core.health import HealthKind
+from csi_core.model import CapacityQuery, Volume, VolumeMode
+from csi_core.testing.contract import BackendCase
+
+pytestmark = pytest.mark.needs_kernel("device-mapper")
+BLOCK = VolumeMode.BLOCK
+SIZE = 32 * MIB
+DISK_BYTES = 512 * MIB
+OFFSET_BYTES = 16 * MIB
+SETTLE_S = 20.0
+
+
+def dmsetup(*arguments: str) -> str:
+    environment = {**os.environ, "DM_DISABLE_UDEV": "1"}
+    return subprocess.run(["dmsetup", *arguments], env=environment, check=True, capture_output=True, text=True).stdout
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A disk that can be made to fail."""
+
+    name: str
+    disk: Path
+
+    @property
+    def path(self) -> Path:
+        return Path("/dev/mapper", self.name)
+
+    @property
+    def start(self) -> str:
+        """Past the disk's beginning, where LVM would find the same label a second time."""
+        return f"{self.disk} {OFFSET_BYTES // 512}"
+
+    def becomes(self, target: str) -> None:
+        """Change what it does; ``target`` as in a device-mapper table."""
+        dmsetup("suspend", "--nolockfs", "--noflush", self.name)
+        dmsetup("reload", self.name, "--table", f"0 {DISK_BYTES // 512} {target}")
+        dmsetup("resume", self.name)
+
+    def works(self) -> None:
+        self.becomes(f"linear {self.start}")
+
+    def fails(self) -> None:
+        """Every read and write is an error."""
+        self.becomes(f"flakey {self.start} 0 86400")
+
+
+@pytest.fixture
+def legs(scratch_disks: tuple[Path, ...]) -> Iterator[tuple[Leg, Leg]]:
+    """Two disks."""
+    made = tuple(Leg(f"csi-leg-{number}", disk) for number, disk in enumerate(scratch_disks[:2]))
+    for leg in made:
+        dmsetup("create", leg.name, "--table", f"0 {DISK_BYTES // 512} linear {leg.start}")
+    yield made
+    for leg in made:
+        leg.works()
+        dmsetup("remove", "--retry", leg.name)
+
+
+def opened(parameters: dict[str, str], **settings: object) -> BackendCase:
+    """A backend on the group."""
+    options = {"classes": {"main": {"volumeGroup": "csi-disks", **settings}}}
+    return BackendCase(lambda: LvmBackend(options), parameters=parameters, size_bytes=SIZE)
+
+
+@contextmanager
+def volume_group_on(legs: tuple[Leg, ...]) -> Iterator[str]:
+    with volume_group([leg.path for leg in legs], "csi-disks", DISK_BYTES - 16 * MIB) as name:
+        try:
+            yield name
+        finally:
+            for leg in legs:
+                leg.works()
+
+
+def health(case: BackendCase, volume: Volume, kind: HealthKind) -> str:
+    """Wait until the volume's health says ``kind``; the reason."""
+    ends_at = time.monotonic() + SETTLE_S
+    while True:
+        problems = case.backend.volume_health(volume.handle)
+        if found := [problem.reason for problem in problems if problem.kind is kind]:
+            return found[0]
+        assert time.monotonic() < ends_at, f"health says {problems}"
+        time.sleep(0.2)
+
+
+def test_a_mirror_survives_the_loss_of_a_disk(legs: tuple[Leg, Leg]) -> None:
+    with volume_group_on(legs), opened({"type": "raid1"}) as case:
+        volume = case.create("data", BLOCK)
+        assert case.backend.volume_health(volume.handle) == ()
+        with case.attached(volume, BLOCK) as content:
+            content.write("before")
+            before = content.checksum()
+            legs[1].fails()
+            assert content.checksum() == before
+            content.write("after")
+            after = content.checksum()
+            assert health(case, volume, HealthKind.DEGRADED) == "MirrorDegraded"
+            assert content.checksum() == after
+        assert case.checksum(volume, BLOCK) == after, "attached anew with one disk"
+        case.reopen()
+        assert [problem.reason for problem in case.backend.storage_health()] == ["PhysicalVolumeMissing"]
+        assert health(case, volume, HealthKind.DEGRADED)
+
+
+def test_a_mirror_reads_around_bad_blocks(legs: tuple[Leg, Leg]) -> None:
+    with volume_group_on(legs), opened({"type": "raid1"}) as case:
+        volume = case.create("data", BLOCK)
+        written = case.write(volume, BLOCK, "data")
+        legs[0].becomes(f"dust {legs[0].start} 512")
+        for sector in range(MIB // 512, (MIB + SIZE) // 512, 4096):
+            dmsetup("message", legs[0].name, "0", "addbadblock", str(sector))
+        dmsetup("message", legs[0].name, "0", "enable")
+        assert case.checksum(volume, BLOCK) == written
+
+
+def test_a_disk_without_a_mirror_is_not_kept_quiet(legs: tuple[Leg, Leg]) -> None:
+    """The volume on it is inaccessible, and the one on the other disk is not touched."""
+    with volume_group_on(legs), opened({}) as case:
+        filling = case.create("filling", BLOCK, DISK_BYTES - 32 * MIB)
+        lost = case.create("lost", BLOCK, 64 * MIB)
+        written = case.write(filling, BLOCK, "data")
+        legs[1].fails()
+        case.reopen()
+        assert health(case, lost, HealthKind.INACCESSIBLE) == "PhysicalVolumeMissing"
+        assert any(problem.reason == "PhysicalVolumeMissing" for problem in case.backend.storage_health())
+        assert case.backend.volume_health(filling.handle) == ()
+        assert case.checksum(filling, BLOCK) == written
+
+
+@contextmanager
+def full_pool(legs: tuple[Leg, Leg], when_full: str) -> Iterator[tuple[BackendCase, Path, list[Volume]]]:
+    """A thin pool of 64 MiB with two attached volumes of 48 MiB: the case, the first one's device, both."""
+    with volume_group_on(legs) as group:
+        lvm("lvcreate", "-y", "--type=thin-pool", "-L", "64m", "--poolmetadatasize=8m", "-n", "pool", group)
+        if when_full == "fail":
+            lvm("lvchange", "--errorwhenfull", "y", f"{group}/pool")
+        with opened({"type": "thin"}, thinPools={"pool": {"overcommit": 4}}) as case:
+            made = [case.create(name, BLOCK, 48 * MIB) for name in ("one", "two")]
+            first, second = (case.backend.attach_volume(case.attach_request(volume, BLOCK)) for volume in made)
+            assert fill(first.device, 40) == 0
+            yield case, second.device, made
+
+
+def writer(device: Path, size_mib: int) -> subprocess.Popen[bytes]:
+    argv = ["dd", "if=/dev/urandom", f"of={device}", "bs=1M", f"count={size_mib}", "oflag=direct", "conv=fsync"]
+    return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def fill(device: Path, size_mib: int) -> int:
+    """Write so many MiB durably; the exit status."""
+    return writer(device, size_mib).wait()
+
+
+def refuses(case: BackendCase) -> None:
+    """Nothing more is admitted, and health and capacity say so."""
+    with pytest.raises(NoSpace):
+        case.create("three", BLOCK, 4 * MIB)
+    query = CapacityQuery(case.spec("any", BLOCK).parameters, (case.capability(BLOCK),))
+    assert case.backend.get_capacity(query).available_bytes == 0
+    assert any(problem.reason == "ThinPoolDataFull" for problem in case.backend.storage_health())
+
+
+def test_a_full_pool_that_fails_writes(legs: tuple[Leg, Leg]) -> None:
+    with full_pool(legs, "fail") as (case, device, made):
+        written = case.checksum(made[0], BLOCK)
+        assert fill(device, 44) != 0, "a write that has no room fails, and nobody is told that it is durable"
+        refuses(case)
+        assert case.checksum(made[0], BLOCK) == written, "what was there before is not touched"
+        lvm("lvextend", "-L", "256m", "csi-disks/pool")
+        case.backend.attach_volume(case.attach_request(made[1], BLOCK))
+        assert fill(device, 44) == 0
+        case.create("three", BLOCK, 4 * MIB)
+
+
+def test_a_full_pool_that_queues_writes(legs: tuple[Leg, Leg]) -> None:
+    with full_pool(legs, "queue") as (case, device, _):
+        waiting = writer(device, 44)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(5)
+        refuses(case)
+        lvm("lvextend", "-L", "256m", "csi-disks/pool")
+        assert waiting.wait(60) == 0, "it went on when there was room"
+        case.create("three", BLOCK, 4 * MIB)
