@@ -44,18 +44,21 @@ def drivers() -> list[Path]:
     return sorted((CHART / "drivers").glob("*.yaml"))
 
 
-def render(*files: Path, values: Mapping[str, Any] | None = None, kubernetes: str = KUBERNETES) -> list[Object]:
+def render(
+    *files: Path, values: Mapping[str, Any] | None = None, kubernetes: str = KUBERNETES, release: str = RELEASE
+) -> list[Object]:
     """Every object that ``helm install`` with these values would make, in its order.
 
     Args:
         files: values files, the last one wins.
         values: further values, over all files.
         kubernetes: version of the cluster.
+        release: its name.
 
     Raises:
         HelmError: the values are refused.
     """
-    arguments = ("template", RELEASE, CHART, "--namespace", NAMESPACE)
+    arguments = ("template", release, CHART, "--namespace", NAMESPACE)
     text = _helm(arguments, files, yaml.safe_dump(dict(values or {})), kubernetes)
     return [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]
 

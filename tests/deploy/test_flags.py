@@ -1,4 +1,4 @@
-"""Every argument that the chart gives a sidecar is one that its pinned version knows; an unknown one ends the sidecar."""
+"""Every argument that the chart gives a sidecar is one that its pinned version knows; others would end it."""
 
 from __future__ import annotations
 

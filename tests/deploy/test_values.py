@@ -178,6 +178,13 @@ def test_an_export_root_must_be_mounted() -> None:
         helm.render(NFS, values={"drivers": {"nfs": {"controller": {"hostPaths": []}}}})
 
 
+def test_a_release_name_that_leaves_no_room_is_refused() -> None:
+    with pytest.raises(helm.HelmError, match="choose a shorter name for the release"):
+        helm.render(LOOP, release="r" * 46)
+    longest = helm.render(LOOP, release="r" * 45)
+    assert all(len(thing["metadata"]["name"]) <= 63 for thing in longest)
+
+
 def test_nothing_is_installed_by_default() -> None:
     with pytest.raises(helm.HelmError, match="--values deploy/chart/drivers/loop.yaml"):
         helm.render()

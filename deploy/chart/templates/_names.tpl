@@ -1,7 +1,7 @@
 {{/* Names and labels. Each takes a dict: root (the chart's $), key (the driver's short name), driver (its values). */}}
 
 {{- define "csi-core.name" -}}
-{{- printf "%s-%s" .root.Release.Name .key | trunc 50 | trimSuffix "-" -}}
+{{- printf "%s-%s" .root.Release.Name .key -}}
 {{- end -}}
 
 {{- define "csi-core.labels" -}}
