@@ -6,9 +6,10 @@ import re
 
 from csi_core.node import mkfs_options as mkfs
 from csi_core.node import mount_options as mounts
+from csi_core.node import share_options as shares
 from csi_core.node.mount import ATTRIBUTES
 
-__all__ = ["mkfs_options", "mount_options"]
+__all__ = ["mkfs_options", "mount_options", "share_options"]
 
 _WORDS = {
     mkfs._NUMBER: "a number",
@@ -16,6 +17,10 @@ _WORDS = {
     mkfs._SWITCH: "`0` or `1`",
     mounts._NUMBER: "a number",
     mounts._SIZE: "a size (`64k`)",
+    shares._SECURITY: "`sys`, `krb5`, `krb5i`, `krb5p`, or several with colons between",
+    r"3|4|4\.[012]": "`3`, `4`, `4.0`, `4.1`, `4.2`",
+    r"tcp6?|rdma6?": "`tcp`, `tcp6`, `rdma`, `rdma6`",
+    r"\d{1,2}": "a number",
     r"\d{1,2}(\.\d{1,3})?": "a percentage",
     r"[a-z][a-z0-9]*(,[a-z][a-z0-9]*)*": "usage types, separated by commas",
     r"[012]": "`0`, `1` or `2`",
@@ -48,6 +53,14 @@ def mount_options() -> str:
         parts += [f"### {fs_type}", "", "| option | value |", "|---|---|"]
         parts += [f"| `{name}` | {_value(pattern)} |" for name, (pattern, _) in allowed.items()]
         parts.append("")
+    return "\n".join(parts)
+
+
+def share_options() -> str:
+    """Options of NFS, by what they are about."""
+    parts = ["| about | option | value |", "|---|---|---|"]
+    for kind, spellings in shares._NFS.items():
+        parts += [f"| {kind} | `{name}` | {_value(pattern)} |" for name, pattern in spellings.items()]
     return "\n".join(parts)
 
 
