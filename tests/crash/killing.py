@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,10 @@ class World(ABC):
     @abstractmethod
     def server(self, **environment: str) -> ServerProcess:
         """Start the server, with a fault armed or a trace asked for."""
+
+    def cluster(self, server: ServerProcess, kubelet: Path) -> Cluster:
+        """The calls that Kubernetes makes to this backend."""
+        return Cluster(server, kubelet)
 
     @abstractmethod
     def left(self) -> list[str]:
@@ -100,13 +104,14 @@ def nothing_left(world: World, cluster: Cluster, available_bytes: int, directory
         wait_until(lambda: not world.left(), f"{when}: storage leaked: {world.left()}")
 
 
-def killed_at_every_step(world: World, kind: type[Scenario], directory: Path) -> list[str]:
+def killed_at_every_step(world: World, kind: type[Scenario], directory: Path, known: Collection[str] = ()) -> list[str]:
     """After a kill at any step the repeated call gives the same volume, nothing leaks, and data is intact.
 
     Args:
         world: where.
         kind: what.
         directory: for the kubelet's directories and the files that arm and trace.
+        known: points that it need not be killed at, because another operation was.
 
     Returns:
         The fault points it was killed at.
@@ -115,11 +120,12 @@ def killed_at_every_step(world: World, kind: type[Scenario], directory: Path) ->
     place.fault.touch()
     environment = {FAULT_VARIABLE: f"@{place.fault}", FAULT_TRACE_VARIABLE: str(place.trace)}
     with world.server(**environment) as server:
-        cluster = Cluster(server, place.kubelet)
+        cluster = world.cluster(server, place.kubelet)
         available_bytes = cluster.available_bytes()
         with nothing_left(world, cluster, available_bytes, directory, "nowhere"):
-            points = trace(cluster, kind(), place)
-        assert points, f"{kind.name} reaches no fault point: nothing would be tested"
+            reached = trace(cluster, kind(), place)
+        assert reached, f"{kind.name} reaches no fault point: nothing would be tested"
+        points = [point for point in reached if point not in known]
         for point in points:
             with nothing_left(world, cluster, available_bytes, directory, point):
                 kill_at(cluster, kind(), point, place)

@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopWorld]:
 
 
 REACHED: set[str] = set()
-ELSEWHERE = ("sim.", "lvm.", "nfs.", "extents.")
+ELSEWHERE = ("sim.", "lvm.", "nfs.", "node.share.", "extents.")
 """Killed at by tests of their own; those of the layout extents in tests/integration/loop/test_extents_killed.py."""
 
 RESIZED_UNMOUNTED = {"node.stage.before_resize", "node.stage.after_resize"}
