@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import structlog
+
 from backends.lvm import devicemapper, fronts, tags, wiping
 from backends.lvm.deviceclass import DeviceClass
 from backends.lvm.devicemapper import Device
 from backends.lvm.records import Record
-from csi_core.errors import NotFound
+from csi_core.errors import FailedPrecondition, NotFound
 from csi_core.faults import fault
 from csi_core.model import BlockSource
 
 __all__ = ["attach", "detach", "find", "mark_formatted"]
 
+_log = structlog.get_logger(__name__)
 _BLANK = {"blank": "1"}
 
 
@@ -42,8 +45,9 @@ def detach(cls: DeviceClass, key: str) -> None:
     fault("lvm.detach.after_close")
     try:
         cls.deactivate_unused(key)
-    except NotFound:
-        return
+    except (FailedPrecondition, NotFound) as error:
+        # Somebody else has the LV open, or has removed it. It is not attached any more, which is what counts.
+        _log.warning("LV stays active", volume=key, error=str(error))
     fault("lvm.detach.after_deactivate")
 
 

@@ -17,7 +17,7 @@ from backends.lvm.devicemapper import Device
 from backends.lvm.options import LvmParameters
 from backends.lvm.records import Record, now_us
 from csi_core.background import Task
-from csi_core.errors import NotFound, StorageFailure
+from csi_core.errors import DataLoss, NotFound, StorageFailure
 from csi_core.faults import fault
 from csi_core.model import ContentSource, SourceKind, VolumeSpec
 
@@ -32,6 +32,8 @@ def create(cls: DeviceClass, key: str, spec: VolumeSpec, parameters: LvmParamete
     """
     assert spec.source is not None
     source = source_record(cls, spec.source)
+    if cls.fill(source) is None:
+        raise DataLoss(f"copy-on-write snapshot {source.key} ({source.name}) ran full and is lost; delete it")
     fields = {**inherited(source), **volume_fields(spec, parameters)}
     size_bytes = extents.chosen_size(cls.reports.current(), spec, parameters, at_least_bytes=source.size_bytes)
     if parameters.thin and source.lv.pool == cls.pool(parameters).name:

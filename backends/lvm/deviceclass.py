@@ -138,6 +138,16 @@ class DeviceClass:
         """The device that the volume is attached as; None where it is not attached."""
         return devicemapper.find(names.front_name(self.options.volume_group, names.lv_name(key)))
 
+    def fill(self, record: Record) -> float | None:
+        """How full a copy-on-write snapshot is, as a share; None where it ran full and is lost. 0 for any other."""
+        if not record.copy_on_write:
+            return 0.0
+        for target in devicemapper.targets(names.dm_name(self.options.volume_group, record.lv.name)):
+            used, _, total = target.text.partition(" ")[0].partition("/")
+            return int(used) / int(total) if total else None  # else "Invalid", "Overflow", "Merge failed"
+        # Not active, so nothing has changed since LVM looked at it.
+        return None if record.lv.attributes[4:5] in "IS" else (record.lv.data_percent or 0.0) / 100
+
     @contextmanager
     def active(self, key: str) -> Iterator[Device]:
         """Have the LV active; deactivated by the last who leaves, unless it is attached by then.

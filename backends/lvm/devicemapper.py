@@ -82,14 +82,9 @@ def find(name: str) -> Device | None:
 
 
 def node(device: Device) -> Path:
-    """A node of the device: LVM's own where it is there, the kernel's otherwise."""
-    path = Path("/dev/mapper") / device.name
-    try:
-        if path.stat().st_rdev == device.number:
-            return path
-    except OSError:
-        pass
-    return Path(f"/dev/dm-{device.minor}")
+    """A node of the device: the kernel's, which is there at once and stays; where /dev is no devtmpfs, LVM's."""
+    path = Path(f"/dev/dm-{device.minor}")
+    return path if path.exists() else Path("/dev/mapper") / device.name
 
 
 def targets(name: str, *, table: bool = False) -> tuple[Target, ...]:

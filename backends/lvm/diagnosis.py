@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from backends.lvm import devicemapper, names, removal, snapshots
+from backends.lvm import devicemapper, names, removal
 from backends.lvm.deviceclass import DeviceClass, group_complete, group_members
 from backends.lvm.pools import PoolStatus, ThinPool
 from backends.lvm.records import Record
@@ -83,7 +83,7 @@ def findings(cls: DeviceClass) -> Iterator[Finding]:
             if all(member.ready for member in group_members(report, group)) and not cls.under_way(record.key):
                 advice = "a member was removed by hand; delete the group"
                 yield Finding(names.join(cls.name, group), _TORN, advice)
-        if record.ready and record.copy_on_write and snapshots.fill(cls, record) is None:
+        if record.ready and record.copy_on_write and cls.fill(record) is None:
             yield Finding(handle, "lost data", "the copy-on-write snapshot ran full; delete it")
     for lv in report.volumes.values():
         key = names.key_of(lv.name)
@@ -125,7 +125,7 @@ def _raid_degraded(cls: DeviceClass, record: Record) -> str:
 
 
 def _snapshot_problems(cls: DeviceClass, record: Record) -> Iterator[HealthProblem]:
-    filled = snapshots.fill(cls, record)
+    filled = cls.fill(record)
     called = f"copy-on-write snapshot {record.key} ({record.name or 'of a group'})"
     if filled is None:
         message = f"{called} ran full and is lost; delete it. Its volume is whole"

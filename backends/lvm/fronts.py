@@ -8,8 +8,7 @@ Why not the LV itself:
   that is frozen already. With the filesystem on the front device all members of a group can be frozen first, and raw
   block held, and then snapshots be taken, one by one, of LVs that nobody writes to.
 
-A table of one linear target costs no more than one of LVM's own. The UUID is the LV's with a suffix, as those of LVM's
-layers are: LVM takes no such device for a disk of its own, whatever a tenant writes to it.
+A table of one linear target costs no more than one of LVM's own.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ __all__ = ["close", "fit", "opened", "resume_all", "still"]
 
 _log = structlog.get_logger(__name__)
 _SECTOR_BYTES: Final = 512
+_LV_UUID_CHARACTERS: Final = 32
 _BUSY_WAIT_S: Final = 2.0
 _BUSY_POLL_S: Final = 0.05
 
@@ -47,7 +47,7 @@ def opened(cls: DeviceClass, record: Record) -> Device:
     with cls.active(record.key) as device:
         fault("lvm.attach.before_front")
         if devicemapper.find(name) is None:
-            devicemapper.create(name, f"{device.uuid}-csi")
+            devicemapper.create(name, _uuid(device.uuid))
             fault("lvm.attach.after_front")
         _fit(name, device, record.size_bytes)
         fault("lvm.attach.after_table")
@@ -140,6 +140,16 @@ def _resume(devices: Sequence[Device]) -> None:
             devicemapper.resume(device.name)
         except CallError as error:  # the others must not stay held for it
             _log.error("cannot let go", device=device.name, error=str(error))
+
+
+def _uuid(lv_uuid: str) -> str:
+    """A UUID as an LV of the same group has it, and no LV's: that of the LV below, backwards.
+
+    So LVM takes no front device for a disk, whatever a tenant writes to it; and blkid, unlike for UUIDs with a suffix
+    as LVM gives them to its inner layers, looks at what is on it.
+    """
+    group, lv = lv_uuid[:-_LV_UUID_CHARACTERS], lv_uuid[-_LV_UUID_CHARACTERS:]
+    return f"{group}{lv[::-1]}"
 
 
 def _name(cls: DeviceClass, key: str) -> str:

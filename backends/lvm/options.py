@@ -7,12 +7,13 @@ from typing import Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from backends.lvm.names import CLASS_NAME
+from backends.lvm.names import CLASS_NAME, front_name, lv_name, make_key
 from csi_core.parameters import FilesystemParameters, Parameters, SizeBytes, parse_size
 
 __all__ = ["ClassOptions", "LvmOptions", "LvmParameters", "LvmSnapshotParameters", "ThinPoolOptions", "cow_bytes"]
 
 _LVM_NAME: Final = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}")
+_DM_NAME_BYTES: Final = 127
 _DEVICE_PATTERN: Final = re.compile(r"[ar]\|[^|\"\\\s]{1,200}\|")
 _CREATE_OPTIONS: Final = {
     "--addtag": r"[A-Za-z0-9_+./=!:&#][A-Za-z0-9_+./=!:&#-]{0,127}",
@@ -65,7 +66,11 @@ class ClassOptions(Parameters):
     @field_validator("volume_group")
     @classmethod
     def _group_name(cls, name: str) -> str:
-        return _lvm_name(name)
+        if len(front_name(_lvm_name(name), lv_name(make_key("v", "")))) > _DM_NAME_BYTES:
+            raise ValueError(
+                f"{name!r} is too long: a volume's device name would have more than {_DM_NAME_BYTES} bytes"
+            )
+        return name
 
     @field_validator("create_options")
     @classmethod

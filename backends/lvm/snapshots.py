@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from backends.lvm import copies, devicemapper, fronts, names, removal
+from backends.lvm import copies, fronts, names, removal
 from backends.lvm.commands import LogicalVolumeExists
 from backends.lvm.creation import lvcreate
 from backends.lvm.deviceclass import DeviceClass, visible_snapshot
@@ -16,7 +16,7 @@ from csi_core.errors import AlreadyExists, Busy, InvalidArgument, NoSpace
 from csi_core.faults import fault
 from csi_core.model import Created, Existing, Outcome, Snapshot, SnapshotSpec
 
-__all__ = ["create", "fill", "listed", "public", "snapshot_fields", "take", "taken"]
+__all__ = ["create", "listed", "public", "snapshot_fields", "take", "taken"]
 
 
 def create(cls: DeviceClass, volume_key: str, spec: SnapshotSpec) -> Outcome[Snapshot]:
@@ -100,18 +100,7 @@ def snapshot_fields(volume: Record, more: Mapping[str, str]) -> dict[str, str]:
 
 def public(cls: DeviceClass, record: Record) -> Snapshot:
     """As the contract's value; one that ran full is not ready, and never will be."""
-    return record.snapshot(cls.name, ready=fill(cls, record) is not None)
-
-
-def fill(cls: DeviceClass, record: Record) -> float | None:
-    """How full a copy-on-write snapshot is, as a share; None where it ran full and is lost. 0 for any other."""
-    if not record.copy_on_write:
-        return 0.0
-    for target in devicemapper.targets(names.dm_name(cls.options.volume_group, record.lv.name)):
-        used, _, total = target.text.partition(" ")[0].partition("/")
-        return int(used) / int(total) if total else None  # else "Invalid", "Overflow", "Merge failed"
-    # Not active, so nothing has changed since LVM looked at it.
-    return None if record.lv.attributes[4:5] in "IS" else (record.lv.data_percent or 0.0) / 100
+    return record.snapshot(cls.name, ready=cls.fill(record) is not None)
 
 
 def listed(report: Report, volume_key: str) -> list[Record]:

@@ -35,10 +35,13 @@ def volumes(group: str, fields: str = "lv_name,lv_size,lv_attr,lv_tags") -> dict
 
 
 @contextmanager
-def volume_group(disks: Sequence[Path], name: str, size_bytes: int = 4 << 30) -> Iterator[str]:
-    """A new volume group on the first ``size_bytes`` of each disk, which read as zeros."""
+def volume_group(
+    disks: Sequence[Path], name: str, size_bytes: int = 4 << 30, metadata_bytes: int = MIB
+) -> Iterator[str]:
+    """A new volume group on the first ``size_bytes`` of each disk, which read as zeros; room for its metadata."""
+    sizes = ("--setphysicalvolumesize", f"{size_bytes}b", "--metadatasize", f"{metadata_bytes}b")
     for disk in disks:
-        lvm("pvcreate", "-y", "-ff", "--setphysicalvolumesize", f"{size_bytes}b", str(disk))
+        lvm("pvcreate", "-y", "-ff", *sizes, str(disk))
     lvm("vgcreate", name, *map(str, disks))
     try:
         yield name
