@@ -22,6 +22,7 @@ ONE = {"fast": {"volumeGroup": "vg0"}}
         ({"classes": {"a": {"volumeGroup": "vg0"}, "b": {"volumeGroup": "vg1"}}}, "defaultClass"),
         ({"classes": ONE, "defaultClass": "slow"}, "defaultClass"),
         ({"classes": {"fast": {"volumeGroup": "--force"}}}, "no name"),
+        ({"classes": {"fast": {"volumeGroup": "v" * 110}}}, "too long"),
         ({"classes": {"fast": {"volumeGroup": "vg0", "thinPools": {"-x": {}}}}}, "no name"),
         ({"classes": {"fast": {"volumeGroup": "vg0", "defaultThinPool": "p"}}}, "defaultThinPool"),
         ({"classes": {"fast": {"volumeGroup": "vg0", "thinPools": {"p": {"warnAt": 0.9, "stopAt": 0.8}}}}}, "warnAt"),
