@@ -49,7 +49,7 @@ impl<P: Peer> Churn<P> {
 
     /// Fills the pool to its level; false where `limit` was over before.
     pub fn fill(&mut self, limit: Duration) -> bool {
-        let begin = Instant::now();
+        let begin = clock::worked();
         loop {
             for _ in 0..256 {
                 let length = self.draw();
@@ -58,7 +58,7 @@ impl<P: Peer> Churn<P> {
                 }
                 self.allocate(length, &mut None);
             }
-            if begin.elapsed() > limit {
+            if clock::worked_since(begin) > limit {
                 return false;
             }
         }
@@ -66,9 +66,9 @@ impl<P: Peer> Churn<P> {
 
     /// Gives out `allocated` extents, or works until `limit` is over: the pool grows old.
     pub fn age(&mut self, allocated: u64, limit: Duration) {
-        let begin = Instant::now();
+        let begin = clock::worked();
         let until = self.outcome.allocated + allocated;
-        while self.outcome.allocated < until && begin.elapsed() < limit {
+        while self.outcome.allocated < until && clock::worked_since(begin) < limit {
             for _ in 0..SLICE {
                 self.step(&mut None);
             }

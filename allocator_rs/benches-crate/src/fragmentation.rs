@@ -23,7 +23,11 @@ pub fn fragmentation(scenario: &Scenario, effort: Effort) -> Vec<Fragmentation> 
         return Vec::new();
     }
     // Small pools are quick, and have few requests that fail.
-    let seeds = (effort.seeds * 16 / scenario.tib).clamp(1, 4 * effort.seeds);
+    let seeds = match scenario.tib {
+        1 => 16 * effort.seeds,
+        16 => effort.seeds,
+        _ => 1,
+    };
     // All of them must do the same.
     let setup = Turn { limit: 20 * effort.setup.limit, ..effort.setup };
     vec![

@@ -27,7 +27,7 @@ impl Effort {
         if short {
             Self { rounds: 5, turn: turn(100_000, 20), setup: turn(0, 300), seeds: 2 }
         } else {
-            Self { rounds: 11, turn: turn(200_000, 50), setup: turn(0, 800), seeds: 4 }
+            Self { rounds: 11, turn: turn(200_000, 50), setup: turn(0, 1200), seeds: 4 }
         }
     }
 }

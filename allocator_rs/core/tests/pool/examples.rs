@@ -43,17 +43,37 @@ fn the_tightest_of_the_free_runs_is_taken() {
 
 #[test]
 fn a_run_that_fits_is_found_however_many_do_not() {
-    let mut pool = pool(&[200_000]);
-    assert!(pool.allocate(length(200_000)).is_some());
-    // One bin holds the lengths 1024 to 1055: a hundred that are too short, the right one below them.
-    pool.free(run(0, 0, 1040)).unwrap();
-    for start in (2000..160_000).step_by(1500) {
-        pool.free(run(0, start, 1030)).unwrap();
+    let mut pool = pool(&[5_000_000]);
+    assert!(pool.allocate(length(5_000_000)).is_some());
+    // One bin holds the lengths 139,776 to 140,287: twenty that are too short, the right one below them.
+    pool.free(run(0, 0, 140_200)).unwrap();
+    for count in 1..=20 {
+        pool.free(run(0, count * 200_000, 139_900)).unwrap();
     }
-    assert_eq!(pool.allocate(length(1041)), None);
-    assert_eq!(pool.allocate(length(1040)), Some(run(0, 0, 1040)));
-    assert_eq!(pool.allocate(length(1040)), None);
+    assert_eq!(pool.allocate(length(140_201)), None);
+    assert_eq!(pool.allocate(length(140_200)), Some(run(0, 0, 140_200)));
+    assert_eq!(pool.allocate(length(140_200)), None);
+    pool.free(run(0, 4_500_000, 150_000)).unwrap();
+    assert_eq!(pool.allocate(length(140_000)), Some(run(0, 4_500_000, 140_000)), "the next bin has one");
     pool.check().unwrap();
+}
+
+#[test]
+fn many_runs_in_a_corner_of_a_large_segment_are_found() {
+    let mut pool = pool(&[1 << 30]);
+    assert!(pool.allocate(length(1 << 30)).is_some());
+    let teeth = [0, 1 << 20, (1 << 30) - 8192].map(|corner| (corner..corner + 8192).step_by(2));
+    for start in teeth.into_iter().flatten() {
+        pool.free(run(0, start, 1)).unwrap();
+        assert!(pool.free(run(0, start, 1)).is_err());
+    }
+    pool.check().unwrap();
+    assert_eq!(pool.statistics().free_runs, 3 * 4096);
+    for start in (1..8191).step_by(2) {
+        pool.free(run(0, start, 1)).unwrap();
+    }
+    pool.check().unwrap();
+    assert_eq!(pool.free_runs().next(), Some(run(0, 0, 8191)));
 }
 
 #[test]
