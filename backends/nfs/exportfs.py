@@ -69,8 +69,8 @@ class KernelServer:
         }
 
     def grant(self, path: Path, address: str, options: str) -> None:
-        """One entry; no other export is looked at by the kernel."""
-        self._exportfs("-o", options, f"{_bracketed(address)}:{path}")
+        """One entry. With -i nothing else is read: a file of exports.d that another call removes would be an error."""
+        self._exportfs("-i", "-o", options, f"{_bracketed(address)}:{path}")
 
     def revoke(self, path: Path, address: str) -> None:
         """exportfs flushes the kernel's caches before it ends. One that is not exported is fine."""
