@@ -11,10 +11,13 @@ from export_server import Disks, local_server
 
 from backends.nfs.plugin import NfsBackend
 from csi_core.model import SourceKind, VolumeMode
-from csi_core.testing.contract import BackendCase, BackendContract
+from csi_core.testing.contract import BackendCase
+from csi_core.testing.contract.attach import AttachTests
 from csi_core.testing.contract.clones import CloneTests
+from csi_core.testing.contract.concurrency import ConcurrencyTests
 from csi_core.testing.contract.expansion import ExpansionTests
 from csi_core.testing.contract.publish import PublishTests
+from csi_core.testing.contract.restart import RestartTests
 from csi_core.testing.contract.snapshots import SnapshotTests
 
 pytestmark = pytest.mark.needs_kernel("nfs")
@@ -54,18 +57,20 @@ class Sized:
             yield case
 
 
-class TestOnXfs(Sized, BackendContract):
-    """Everything."""
+class TestOnXfs(
+    Sized, AttachTests, CloneTests, ConcurrencyTests, ExpansionTests, PublishTests, RestartTests, SnapshotTests
+):
+    """Everything that mounts; names, listings, books and health are those of tests/unit/nfs/test_contract.py."""
 
 
-class TestOnExt4(Sized, ExpansionTests, SnapshotTests):
+class TestOnExt4(Sized, ExpansionTests, CloneTests):
     """What is its own: limits, and copies without reflink."""
 
     fs_type = "ext4"
     squash = "all"
 
 
-class TestOnBtrfs(Sized, ExpansionTests, PublishTests, SnapshotTests, CloneTests):
+class TestOnBtrfs(Sized, ExpansionTests, CloneTests):
     """What is its own: subvolumes and their limits."""
 
     fs_type = "btrfs"

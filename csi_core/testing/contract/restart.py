@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from csi_core.model import SizeRange, SourceKind, VolumeMode
 from csi_core.testing.contract.case import BackendCase
-from csi_core.testing.contract.content import content_of
 from csi_core.testing.contract.selection import Selection
 
 __all__ = ["RestartTests"]
@@ -38,7 +37,7 @@ class RestartTests(Selection):
         twice(lambda: case.create("data", mode))
         request = case.attach_request(volume, mode)
         twice(lambda: case.backend.attach_volume(request))
-        with content_of(case.backend.attach_volume(request)) as content:
+        with case.attached(volume, mode) as content:
             content.write("one")
             checksum = content.checksum()
         if "expand_volume" in case.backend.hooks and case.backend.description.online_expansion:
