@@ -157,7 +157,7 @@ def parse(text: str, taken_s: float) -> Report:
             sequence=int(group["vg_seqno"]),
             extent_bytes=int(group["vg_extent_size"]),
             free_bytes=int(group["vg_free"]),
-            metadata_share=1 - int(group["vg_mda_free"]) / max(1, int(group["vg_mda_size"])),
+            metadata_share=_metadata_share(int(group["vg_mda_size"]), int(group["vg_mda_free"])),
             disks=tuple(_disk(line) for line in found.get("pv", ())),
             volumes=volumes,
             records=dict(sorted(records.items())),
@@ -165,6 +165,11 @@ def parse(text: str, taken_s: float) -> Report:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StorageFailure(f"LVM's report cannot be read: {error!r}; is lvm2 2.03 or newer installed?") from error
+
+
+def _metadata_share(size_bytes: int, free_bytes: int) -> float:
+    """How full the metadata area is. Half of it is for the next text, and LVM counts only the other half as free."""
+    return max(0.0, 1 - 2 * free_bytes / size_bytes) if size_bytes else 0.0
 
 
 def _volume(line: Mapping[str, Any]) -> LogicalVolume:

@@ -16,7 +16,7 @@ MIB = 1 << 20
     [
         ("1 112/1024 0/16384 - rw no_discard_passdown queue_if_no_space - 256", 0, 112 / 1024, "rw", True),
         ("4 1024/1024 76/100 42 ro discard_passdown queue_if_no_space - 256", 0.76, 1, "ro", True),
-        ("4 5/10 100/100 - out_of_data_space discard_passdown error_if_no_space - 256", 1, 0.5, "out_of_data_space", False),
+        ("4 5/10 9/9 - out_of_data_space discard_passdown error_if_no_space - 256", 1, 0.5, "out_of_data_space", False),
         ("4 5/10 10/100 - rw discard_passdown error_if_no_space needs_check 256", 0.1, 0.5, "needs_check", False),
         ("Fail", 1, 1, "Fail", False),
         ("Error", 1, 1, "Error", False),
