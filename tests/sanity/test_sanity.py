@@ -45,14 +45,10 @@ LOOP_CASES = (
     Case("loop-xfs", LOOP, NOT_ON_ONE_NODE, default_filesystem="xfs"),
     Case("loop-block", replace(LOOP, access_type="block"), NOT_ON_ONE_NODE),
 )
-PACKED = replace(LOOP, parameters={"provisioning": "thick"})
+PACKED = replace(LOOP, parameters={"provisioning": "thick"}, size_bytes=64 * MIB, expand_to_bytes=128 * MIB)
 PACKED_CASES = (
-    Case("packed-xfs", PACKED, NOT_ON_ONE_NODE, default_filesystem="xfs"),
-    Case(
-        "packed-block",
-        replace(PACKED, access_type="block", size_bytes=64 * MIB, expand_to_bytes=128 * MIB),
-        NOT_ON_ONE_NODE,
-    ),
+    Case("packed-ext4", PACKED, NOT_ON_ONE_NODE, default_filesystem="ext4"),
+    Case("packed-block", replace(PACKED, access_type="block"), NOT_ON_ONE_NODE),
 )
 
 

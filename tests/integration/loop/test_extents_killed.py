@@ -194,6 +194,8 @@ def traced(act: Callable[[], object]) -> list[str]:
 
 
 MADE: set[str] = set()
+ELSEWHERE = ("extents.join.", "extents.grow.before_filesystem", "extents.grow.after_filesystem")
+"""Killed at where the kernel has device-mapper, in tests/kernel/test_packed_joined.py; and in test_elastic.py."""
 
 
 def test_making_and_growing_a_pool_is_killed_at_each_step(host: Path) -> None:
@@ -227,4 +229,5 @@ def test_making_and_growing_a_pool_is_killed_at_each_step(host: Path) -> None:
 def test_every_fault_point_of_the_layout_is_killed_at(host: Path) -> None:
     """A new one that no act reaches fails here."""
     reached = {point for act in ACTS for point in points_of(act, host)} | MADE
-    assert {point for point in fault_points(["backends.loop"]) if point.startswith("extents.")} <= reached
+    expected = {point for point in fault_points(["backends.loop"]) if point.startswith("extents.")}
+    assert expected - {point for point in expected if point.startswith(ELSEWHERE)} <= reached
