@@ -98,12 +98,13 @@ class Grower:
                 self._volumes[key] = _Volume(self._pool, key, device, self._room, self._host)
                 self._volumes[key].start()
 
-    def forget(self, key: str) -> None:
-        """End with a volume; when this returns, nothing of it is in use by us."""
+    def forget(self, key: str) -> bool:
+        """End with a volume, and answer whether it was watched; from then on nothing of it is in use by us."""
         with self._mutex:
             volume = self._volumes.pop(key, None)
         if volume:
             volume.stop()
+        return volume is not None
 
     def stop(self) -> None:
         """End with all of them."""

@@ -23,7 +23,7 @@ from backends.loop.extents.zeroing import Pace, zero
 from backends.loop.layout import Copy, CopyUnderWay, Placement
 from backends.loop.options import PoolOptions
 from backends.loop.records import Records, RunRecord, SegmentRecord, State, VolumeRecord
-from csi_core.errors import DataLoss, InvalidArgument, NoSpace, NotFound
+from csi_core.errors import CallError, DataLoss, InvalidArgument, NoSpace, NotFound
 from csi_core.faults import fault
 from csi_core.health import Finding, HealthKind, HealthProblem
 from csi_core.hookspecs import Host
@@ -283,10 +283,15 @@ class ExtentsLayout:
         self.devices.fit(record.key, runs, self._shown_bytes(record, runs))
 
     def detach(self, key: str) -> None:
-        if self._grower:
-            self._grower.forget(key)
-        with images.storage_errors(f"segment of {key}"):
-            self.devices.detach(key, self._records.runs(key))
+        device = self.device(key)
+        watched = self._grower is not None and self._grower.forget(key)
+        try:
+            with images.storage_errors(f"segment of {key}"):
+                self.devices.detach(key, self._records.runs(key))
+        except CallError:
+            if watched and device and self._grower:  # it is still in use, and still written to
+                self._grower.watch(key, device.node)
+            raise
 
     def attached(self, keys: Sequence[str]) -> set[str]:
         return {key for key in keys if key in self.held or self.device(key)}

@@ -15,7 +15,7 @@ import pytest
 from backends.loop.extents import growth
 from backends.loop.options import SegmentOptions
 from csi_core import faults
-from csi_core.errors import InvalidArgument
+from csi_core.errors import Busy, InvalidArgument
 from csi_core.health import HealthKind
 from csi_core.model import AccessMode, SizeRange, VolumeCapability, VolumeMode
 from csi_core.node.mounts import KernelMounts
@@ -161,6 +161,16 @@ def test_killed_at_each_step_of_a_growth_it_goes_on_after_the_start(
             wait_until(lambda: free_bytes(directory) > 32 * MIB)
             assert not list(cluster.backend.diagnose())
             assert cluster.pool.layout.space()[1] > 0
+
+
+@pytest.mark.usefixtures("little_slack")
+def test_a_volume_that_cannot_be_detached_yet_goes_on_growing(make_elastic: MakeElastic) -> None:
+    cluster = make_elastic(900 * MIB)
+    volume = cluster.create("db", 800 * MIB, capability=XFS, initialSize="320Mi")
+    with cluster.mounted(volume, "xfs") as directory:
+        with pytest.raises(Busy):
+            cluster.detach(volume)
+        write(directory / "data", 500 * MIB)
 
 
 def test_raw_block_is_refused_and_says_what_to_ask_for(make_elastic: MakeElastic) -> None:
