@@ -66,9 +66,9 @@ def test_a_volume():
 
 
 def test_how_full_the_metadata_area_is():
-    """LVM 2.03 says of a new group: 2,092,032 bytes, 1,044,480 free."""
+    """LVM 2.03 says of a new group: just under 2 MiB, and 1020 KiB free."""
     assert report().metadata_share == 0.5
-    assert _metadata_share(2_092_032, 1_044_480) < 0.01
+    assert _metadata_share(2 * MIB, 1020 << 10) < 0.01
     assert _metadata_share(0, 0) == 0.0
 
 
