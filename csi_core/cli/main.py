@@ -47,7 +47,7 @@ class _Main(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.about) for name, command in _COMMANDS.items()])
         formatter.write_paragraph()
-        formatter.write_text("Backends bring commands of their own, pool of loop for instance: csi-core backends.")
+        formatter.write_text("Backends bring commands of their own, as loop does with csi-core pool.")
 
     def invoke(self, ctx: click.Context) -> Any:
         from csi_core.errors import CsiCoreError  # noqa: PLC0415 - the start-up time of --help

@@ -27,6 +27,7 @@ from csi_core.model import (
     VolumeMode,
     VolumeSpec,
 )
+from csi_core.node.mounted import filesystem_on
 from csi_core.parameters import Parameters
 from csi_core.testing.devices import scratch_directory
 
@@ -42,6 +43,8 @@ class NodeHost:
 
     node_id = "node-1"
     backend_name = "loop"
+
+    filesystem_on = staticmethod(filesystem_on)
 
     def frozen(self, devices: tuple[Path, ...], time_limit_s: float) -> object:
         raise NotImplementedError

@@ -290,3 +290,42 @@ def test_secrets_come_from_a_file(cli, tmp_path):
     path = tmp_path / "secrets"
     path.write_text("just text")
     assert "must hold `key: value` lines" in cli("volumes", "delete", "x", "--secrets", path, code=2)
+
+
+# -- commands of backends ---------------------------------------------------------------------------
+
+COMMAND_MODULE = "import click\n@click.command()\ndef hello():\n    click.echo('hello from a backend')\nnothing = 1\n"
+
+
+def backend_with(commands: dict[str, str]) -> str:
+    return f"class Factory:\n    commands = {commands!r}\n    def __init__(self, options): pass\n"
+
+
+def test_a_backend_brings_a_command_along(cli, install):
+    install(
+        "csi-core-greeting",
+        backends={"greeting": "greeting_backend:Factory"},
+        modules={
+            "greeting_backend": backend_with(
+                {"hello": "greeting_commands:hello", "broken": "greeting_commands:nothing"}
+            ),
+            "greeting_commands": COMMAND_MODULE,
+        },
+    )
+    assert cli("hello") == "hello from a backend\n"
+    assert "is no click.Command" in cli("broken", code=1)
+    assert "No such command 'unheard-of'" in cli("unheard-of", code=2)
+
+
+def test_a_command_that_two_backends_bring_is_refused(cli, install):
+    for name in ("one", "two"):
+        install(
+            f"csi-core-{name}",
+            backends={name: f"{name}_backend:Factory"},
+            modules={f"{name}_backend": backend_with({"hello": f"{name}_commands:hello"})},
+        )
+    assert "the backends one and two both bring a command 'hello'" in cli("hello", code=1)
+
+
+def test_the_pool_command_of_loop(cli):
+    assert "Make, grow, show, check and defragment pools" in cli("pool", "--help")
