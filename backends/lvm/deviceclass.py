@@ -26,6 +26,8 @@ __all__ = ["DeviceClass"]
 _log = structlog.get_logger(__name__)
 _COPIES_AT_ONCE: Final = 2
 _WIPES_AT_ONCE: Final = 4
+_PATIENCE_S: Final = 60.0
+"""How long a call waits for them that has no deadline of its own."""
 
 
 class DeviceClass:
@@ -48,8 +50,8 @@ class DeviceClass:
             pool: ThinPool(options.volume_group, pool, settings, self.reports)
             for pool, settings in options.thin_pools.items()
         }
-        self.copies = BackgroundWork(limit=_COPIES_AT_ONCE)
-        self.wipes = BackgroundWork(limit=_WIPES_AT_ONCE)
+        self.copies = BackgroundWork(_COPIES_AT_ONCE, _PATIENCE_S)
+        self.wipes = BackgroundWork(_WIPES_AT_ONCE, _PATIENCE_S)
         self._users: Counter[str] = Counter()
         self._users_mutex = threading.Lock()
         self._locks = KeyedLocks()
