@@ -64,12 +64,15 @@ def clear(group: str, keep: Sequence[str] = ()) -> None:
         return
     extent = int(lvm("vgs", "--noheadings", "--units", "b", "--nosuffix", "-o", "vg_extent_size", group))
     lvm("lvremove", "-y", "-f", *leftover)
+    begin: dict[str, int] = {}
     reach: dict[str, int] = {}
     for line in found:
         if line["lv_name"]:
+            begin[line["pv_name"]] = int(line["pe_start"])
             end = int(line["pe_start"]) + (int(line["pvseg_start"]) + int(line["pvseg_size"])) * extent
             reach[line["pv_name"]] = max(reach.get(line["pv_name"], 0), end)
     if keep:
         return
     for device, end in reach.items():
-        subprocess.run(["blkdiscard", "-f", "-z", "-o", str(MIB), "-l", str(end - MIB), device], check=True)
+        first = begin[device]  # before it lies the group's metadata
+        subprocess.run(["blkdiscard", "-f", "-z", "-o", str(first), "-l", str(end - first), device], check=True)
