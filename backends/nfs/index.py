@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backends.nfs.records import Kind, Record
-from csi_core.errors import Busy
+from csi_core.errors import Busy, NotFound
 
 __all__ = ["Index"]
 
@@ -31,9 +31,14 @@ class Index:
             self._keys[kind, record.name] = record.key
 
     def drop(self, key: str) -> None:
-        """What it names is deleted."""
+        """What it names is being deleted: no copy of it begins any more.
+
+        Raises:
+            Busy: one goes on.
+        """
         kind = _kind(key)
         with self._mutex:
+            self._refuse_read(key)
             record = self._records[kind].pop(key, None)
             if record and self._keys.get((kind, record.name)) == key:
                 del self._keys[kind, record.name]
@@ -61,8 +66,14 @@ class Index:
 
     @contextmanager
     def reading(self, key: str) -> Iterator[None]:
-        """Keep ``key`` from being deleted while a copy of it goes on, beyond the call that began it."""
+        """Keep ``key`` from being deleted while a copy of it goes on, beyond the call that began it.
+
+        Raises:
+            NotFound: it was deleted before the copy's turn came.
+        """
         with self._mutex:
+            if key not in self._records[_kind(key)]:
+                raise NotFound(f"there is no {key} any more to copy")
             self._readers[key] += 1
         try:
             yield
@@ -79,8 +90,11 @@ class Index:
             Busy: one does.
         """
         with self._mutex:
-            if key in self._readers:
-                raise Busy(f"{key} is being copied; repeat the call when that has ended")
+            self._refuse_read(key)
+
+    def _refuse_read(self, key: str) -> None:
+        if key in self._readers:
+            raise Busy(f"{key} is being copied; repeat the call when that has ended")
 
 
 def _kind(key: str) -> Kind:

@@ -46,7 +46,6 @@ def delete(storage: Storage, key: str) -> None:
     """
     record = storage.index.find("s", key)
     if record:
-        storage.index.refuse_read(key)
         storage.delete(record)
 
 

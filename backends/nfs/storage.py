@@ -129,10 +129,19 @@ class Storage:
                 raise
 
     def delete(self, record: Record) -> None:
-        """Move an object to the trash, and give its removal a moment."""
-        with storage_errors(f"export.root {self.options.root}"):
-            self.root.discard("volumes" if record.key.startswith("v") else "snapshots", record.key)
+        """Move an object to the trash, and give its removal a moment.
+
+        Raises:
+            Busy: it is being copied.
+        """
+        # First of all: a copy that begins now would find half of the content, and be taken for all of it.
         self.index.drop(record.key)
+        try:
+            with storage_errors(f"export.root {self.options.root}"):
+                self.root.discard("volumes" if record.key.startswith("v") else "snapshots", record.key)
+        except BaseException:
+            self.index.put(record)
+            raise
         self.trash.add(record.key, record.charge_bytes)
         self.trash.gone(record.key, _TRASH_WAIT_S)
 

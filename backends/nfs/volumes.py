@@ -199,5 +199,4 @@ def delete(storage: Storage, key: str) -> None:
     if record.publications:
         nodes = ", ".join(sorted(record.publications))
         raise FailedPrecondition(f"volume {key} is published to {nodes}; unpublish it first")
-    storage.index.refuse_read(key)
     storage.delete(record)

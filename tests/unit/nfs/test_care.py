@@ -12,7 +12,18 @@ from fake_server import FakeServer, LocalNfs, case_on, options
 
 from backends.nfs import copies
 from backends.nfs.plugin import NfsBackend
-from csi_core.errors import Busy, ConfigError, DataLoss, FailedPrecondition, InvalidArgument, TimedOut, Unavailable
+from backends.nfs.quota import ProjectUsage
+from backends.nfs.sizing import Unsized
+from csi_core.errors import (
+    Busy,
+    ConfigError,
+    DataLoss,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    TimedOut,
+    Unavailable,
+)
 from csi_core.facade import Backend
 from csi_core.health import HealthKind
 from csi_core.model import (
@@ -321,3 +332,64 @@ def test_a_copy_of_what_is_being_written_is_refused(
         case.snapshot("loud", volume)
     assert len(case.snapshots()) == 1
     case.backend.unpublish_volume(volume.handle, "", case.secrets)
+
+
+def test_a_copy_whose_turn_comes_after_the_deletion_finds_nothing(
+    case: BackendCase, slow: threading.Event, tmp_path: Path
+) -> None:
+    """Two copies run at once and the third waits, so that nothing keeps its source from being deleted."""
+    volumes = [case.create(name, FILESYSTEM) for name in ("one", "two", "three")]
+    (data(case, volumes[2].handle) / "file").touch()
+    impatient(case)
+    for volume in volumes:
+        with pytest.raises(TimedOut):
+            case.snapshot(f"of {volume.name}", volume)
+    case.delete(volumes[2])
+    slow.set()
+    wait_for(lambda: len(case.snapshots()) == 2)
+    with pytest.raises(NotFound):
+        case.snapshot("of three", volumes[2])
+    assert len(case.snapshots()) == 2
+    wait_for(lambda: not list((tmp_path / "root/new").iterdir()))
+
+
+# -- quotas that are not as recorded ----------------------------------------------------------------
+
+
+class CountingSizing(Unsized):
+    """Limits that are only noted down."""
+
+    counts = True
+
+    def __init__(self) -> None:
+        self.limits: dict[int, int] = {}
+        self.on = True
+
+    def enforced(self) -> bool:
+        return self.on
+
+    def make(self, parent: int) -> int:
+        super().make(parent)
+        return len(self.limits) + 1
+
+    def limit(self, tree_id: int, limit_bytes: int) -> None:
+        self.limits[tree_id] = limit_bytes
+
+    def usage(self, tree_id: int) -> ProjectUsage:
+        return ProjectUsage(0, self.limits.get(tree_id, 0), 0)
+
+
+def test_limits_are_put_right(case: BackendCase) -> None:
+    sizing = CountingSizing()
+    case.backend._manager.get_plugin("tested")._mode._opened.sizing = sizing
+    volume = case.create("data", FILESYSTEM)
+    assert case.backend.expand_volume(volume.handle, SizeRange(2 * volume.size_bytes)) == 2 * volume.size_bytes
+    assert sizing.limits == {1: 2 * volume.size_bytes}
+    assert case.backend.volume_health(volume.handle) == ()
+    sizing.limits[1] = 0
+    assert [problem.reason for problem in case.backend.volume_health(volume.handle)] == ["QuotaDiffers"]
+    (finding,) = case.backend.diagnose()
+    assert case.backend.repair(finding)
+    assert sizing.limits == {1: 2 * volume.size_bytes}
+    sizing.on = False
+    assert [problem.reason for problem in case.backend.storage_health()] == ["QuotaOff"]
