@@ -81,5 +81,5 @@ def run(directory: Path) -> RustFigures:
     """Build and run the comparison; ``directory`` takes its output."""
     output = directory / "allocator.json"
     cargo = ["cargo", "run", "--quiet", "--release", "--locked", "--manifest-path", CRATE, "--", "--json", output]
-    subprocess.run([*cargo, *(["--short"] if SCALE.form == "short" else [])], check=True, timeout=900)
+    subprocess.run([*cargo, *(["--short"] if SCALE.form == "short" else [])], check=True, timeout=1800)
     return RustFigures(json.loads(output.read_text(encoding="utf-8")))
