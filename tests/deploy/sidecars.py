@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from csi_core._proto import csi_pb2 as pb
 from csi_core._proto import csi_pb2_grpc as rpc
@@ -17,7 +19,16 @@ from csi_core.testing.harness import AccessMode, from_snapshot, from_volume
 __all__ = ["Connection", "Sidecars", "Volume", "access_mode", "quantity_bytes"]
 
 Object = Mapping[str, Any]
+Answer = TypeVar("Answer")
 CALL_S = 60.0
+FINAL_S = 180.0
+RETRY_S = 0.5
+NOT_FINAL = {
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.ABORTED,
+}
 KUBERNETES_PREFIX = "csi.storage.k8s.io/"
 PROVISIONER_IDENTITY = "storage.kubernetes.io/csiProvisionerIdentity"
 UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "M": 10**6, "G": 10**9}
@@ -50,6 +61,18 @@ class Connection:
             group = self.group.GroupControllerGetCapabilities(asked, timeout=CALL_S)
             answers["group"] = _rpc_names(group.capabilities, pb.GroupControllerServiceCapability.RPC.Type)
         return answers
+
+
+def _final(call: Callable[..., Answer], request: Message) -> Answer:
+    """Repeat a call until its answer is final, as sidecars do where it may still be running."""
+    ends_at = time.monotonic() + FINAL_S
+    while True:
+        try:
+            return call(request, timeout=CALL_S)
+        except grpc.RpcError as error:
+            if error.code() not in NOT_FINAL or time.monotonic() > ends_at:
+                raise
+            time.sleep(RETRY_S)
 
 
 def _rpc_names(capabilities: Any, kind: Any) -> set[str]:
@@ -163,7 +186,7 @@ class Sidecars:
         if "VOLUME_ACCESSIBILITY_CONSTRAINTS" in self.can["plugin"]:
             here = pb.Topology(segments=self._topology)
             request.accessibility_requirements.CopyFrom(pb.TopologyRequirement(requisite=[here], preferred=[here]))
-        made = self.driver.controller.CreateVolume(request, timeout=CALL_S).volume
+        made = _final(self.driver.controller.CreateVolume, request).volume
         assert made.capacity_bytes >= volume.size_bytes, "the provisioner deletes a volume that is too small"
         assert not source or made.HasField("content_source"), "the provisioner deletes a volume that has no source"
         volume.handle = made.volume_id
@@ -174,7 +197,7 @@ class Sidecars:
 
     def delete(self, volume: Volume) -> None:
         """csi-provisioner: DeleteVolume."""
-        self.driver.controller.DeleteVolume(pb.DeleteVolumeRequest(volume_id=volume.handle), timeout=CALL_S)
+        _final(self.driver.controller.DeleteVolume, pb.DeleteVolumeRequest(volume_id=volume.handle))
 
     def attach(self, volume: Volume, node_id: str) -> None:
         """csi-attacher: ControllerPublishVolume."""
@@ -184,14 +207,12 @@ class Sidecars:
             volume_capability=volume.capability(self.tells_writers_apart),
             volume_context=volume.attributes,
         )
-        volume.publish_context = dict(
-            self.driver.controller.ControllerPublishVolume(request, timeout=CALL_S).publish_context
-        )
+        volume.publish_context = dict(_final(self.driver.controller.ControllerPublishVolume, request).publish_context)
 
     def detach(self, volume: Volume, node_id: str) -> None:
         """csi-attacher: ControllerUnpublishVolume."""
         request = pb.ControllerUnpublishVolumeRequest(volume_id=volume.handle, node_id=node_id)
-        self.driver.controller.ControllerUnpublishVolume(request, timeout=CALL_S)
+        _final(self.driver.controller.ControllerUnpublishVolume, request)
 
     def snapshot(self, snapshot: Object, volume: Volume, snapshot_class: Object) -> pb.Snapshot:
         """csi-snapshotter: CreateSnapshot, repeated until it can be used."""
@@ -206,14 +227,14 @@ class Sidecars:
             }
         request = pb.CreateSnapshotRequest(name=name, source_volume_id=volume.handle, parameters=parameters)
         for _ in range(100):
-            made = self.driver.controller.CreateSnapshot(request, timeout=CALL_S).snapshot
+            made = _final(self.driver.controller.CreateSnapshot, request).snapshot
             if made.ready_to_use:
                 return made
         raise AssertionError(f"the snapshot {made.snapshot_id} does not get ready")
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         """csi-snapshotter: DeleteSnapshot."""
-        self.driver.controller.DeleteSnapshot(pb.DeleteSnapshotRequest(snapshot_id=snapshot_id), timeout=CALL_S)
+        _final(self.driver.controller.DeleteSnapshot, pb.DeleteSnapshotRequest(snapshot_id=snapshot_id))
 
     def snapshot_group(self, volumes: Sequence[Volume], group_class: Object) -> pb.VolumeGroupSnapshot:
         """csi-snapshotter: CreateVolumeGroupSnapshot."""
@@ -222,13 +243,13 @@ class Sidecars:
             source_volume_ids=[volume.handle for volume in volumes],
             parameters=group_class.get("parameters") or {},
         )
-        return self.driver.group.CreateVolumeGroupSnapshot(request, timeout=CALL_S).group_snapshot
+        return _final(self.driver.group.CreateVolumeGroupSnapshot, request).group_snapshot
 
     def delete_group(self, group: pb.VolumeGroupSnapshot) -> None:
         """csi-snapshotter: DeleteVolumeGroupSnapshot."""
         members = [snapshot.snapshot_id for snapshot in group.snapshots]
         request = pb.DeleteVolumeGroupSnapshotRequest(group_snapshot_id=group.group_snapshot_id, snapshot_ids=members)
-        self.driver.group.DeleteVolumeGroupSnapshot(request, timeout=CALL_S)
+        _final(self.driver.group.DeleteVolumeGroupSnapshot, request)
 
     def expand(self, volume: Volume, size_bytes: int) -> bool:
         """csi-resizer: ControllerExpandVolume where the driver has it; answers whether the node has to do something."""
@@ -239,14 +260,14 @@ class Sidecars:
             capacity_range=pb.CapacityRange(required_bytes=size_bytes),
             volume_capability=volume.capability(self.tells_writers_apart),
         )
-        answer = self.driver.controller.ControllerExpandVolume(request, timeout=CALL_S)
+        answer = _final(self.driver.controller.ControllerExpandVolume, request)
         assert answer.capacity_bytes >= size_bytes
         return answer.node_expansion_required
 
     def modify(self, volume: Volume, parameters: Mapping[str, str]) -> None:
         """csi-resizer: ControllerModifyVolume, for a claim's new VolumeAttributesClass."""
         request = pb.ControllerModifyVolumeRequest(volume_id=volume.handle, mutable_parameters=parameters)
-        self.driver.controller.ControllerModifyVolume(request, timeout=CALL_S)
+        _final(self.driver.controller.ControllerModifyVolume, request)
 
 
 def source_of(snapshot_id: str = "", volume: Volume | None = None) -> pb.VolumeContentSource | None:

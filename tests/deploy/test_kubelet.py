@@ -99,18 +99,23 @@ def test_an_example_works_and_leaves_nothing(loop: Driver, name: str) -> None:
         pass
 
 
-def test_a_volume_made_by_hand_is_used_by_a_persistent_volume_with_its_id(loop: Driver) -> None:
-    story = example("loop/static-pv")
+def use_by_hand(driver: Driver, name: str) -> None:
+    """Make the volume with the command that the example says, and put its id where the example says."""
+    story = example(name)
     command = re.search(r"csi-core volumes create [^;]+", "\n".join(story.expectation))
     assert command
-    made = loop.node.started["csi-core"].run(*command[0].split())
+    made = driver.node.started["csi-core"].run(*command[0].split())
     objects = story.objects
     (csi,) = (o["spec"]["csi"] for o in objects if o["kind"] == "PersistentVolume")
     handle = re.search(re.sub("v-.*", r"v-\\w+", csi["volumeHandle"]), made)
     assert handle, f"the example's id {csi['volumeHandle']} is not of the form that the command printed: {made}"
     csi["volumeHandle"] = handle[0]
-    with running(loop, objects) as cluster:
+    with running(driver, objects) as cluster:
         assert cluster.volumes["kept"].handle == handle[0]
+
+
+def test_a_volume_made_by_hand_is_used_by_a_persistent_volume_with_its_id(loop: Driver) -> None:
+    use_by_hand(loop, "loop/static-pv")
 
 
 def test_the_second_pod_of_a_read_write_once_pod_claim_stays_out(loop: Driver) -> None:
@@ -192,6 +197,11 @@ def lvm(image: Image, scratch_disks: tuple[Path, ...]) -> Iterator[Driver]:
 def test_an_example_of_lvm_works_and_leaves_nothing(lvm: Driver, name: str) -> None:
     with applied(lvm, name):
         pass
+
+
+@pytest.mark.needs_kernel("device-mapper")
+def test_a_logical_volume_made_by_hand_is_used_by_a_persistent_volume_with_its_id(lvm: Driver) -> None:
+    use_by_hand(lvm, "lvm/static-pv")
 
 
 @pytest.mark.needs_kernel("device-mapper")
