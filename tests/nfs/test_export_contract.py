@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from export_server import Disks, local_server
 
 from backends.nfs.plugin import NfsBackend
-from csi_core.model import SourceKind, VolumeMode
+from csi_core.errors import ConfigError
+from csi_core.model import SizeRange, SourceKind, VolumeMode
 from csi_core.testing.contract import BackendCase
 from csi_core.testing.contract.attach import AttachTests
 from csi_core.testing.contract.clones import CloneTests
@@ -29,6 +33,22 @@ _NUMBERS = itertools.count()
 def disks(scratch_disks: tuple[Path, ...]) -> Iterator[Disks]:
     with local_server(dict(zip(("xfs", "ext4", "btrfs"), scratch_disks[2:], strict=False))) as disks:
         yield disks
+
+
+def written_until_full(directory: Path) -> int:
+    """Write until the server refuses; answer how many bytes were taken, those of earlier files included."""
+    chunk = b"x" * (1 << 20)
+    file = os.open(directory / f"file-{next(_NUMBERS)}", os.O_WRONLY | os.O_CREAT)
+    try:
+        for number in range(96):
+            os.pwrite(file, chunk, number << 20)
+            os.fsync(file)
+    except OSError as error:
+        assert error.errno in (errno.ENOSPC, errno.EDQUOT)
+    finally:
+        with suppress(OSError):
+            os.close(file)
+    return sum(entry.stat().st_size for entry in directory.iterdir())
 
 
 class Sized:
@@ -56,6 +76,17 @@ class Sized:
         with BackendCase(lambda: NfsBackend(options)) as case:
             yield case
 
+    def test_nothing_is_stored_past_the_size(self, case: BackendCase) -> None:
+        """By root, over NFS, also after a clone; and deleting makes room again."""
+        volume = case.create("data", VolumeMode.FILESYSTEM, 16 << 20)
+        with case.attached(volume, VolumeMode.FILESYSTEM) as content:
+            assert written_until_full(content.path) <= 17 << 20
+        clone = case.clone("clone", VolumeMode.FILESYSTEM, volume, 32 << 20)
+        with case.attached(clone, VolumeMode.FILESYSTEM) as content:
+            assert 12 << 20 <= written_until_full(content.path) <= 33 << 20
+            assert case.backend.expand_volume(clone.handle, SizeRange(64 << 20)) == 64 << 20
+            (content.path / "more").write_bytes(b"x" * (8 << 20))
+
 
 class TestOnXfs(
     Sized, AttachTests, CloneTests, ConcurrencyTests, ExpansionTests, PublishTests, RestartTests, SnapshotTests
@@ -68,6 +99,14 @@ class TestOnExt4(Sized, ExpansionTests, CloneTests):
 
     fs_type = "ext4"
     squash = "all"
+
+    def test_root_of_a_pod_would_exceed_its_size(self, disks: Disks) -> None:
+        """The server keeps CAP_SYS_RESOURCE for uid 0, and ext4 lets that write past a quota."""
+        root = disks["ext4"] / f"root-{next(_NUMBERS)}"
+        root.mkdir()
+        options = {"mode": "export", "server": "127.0.0.1", "export": {"root": str(root), "squash": "none"}}
+        with pytest.raises(ConfigError, match="squash: root"):
+            BackendCase(lambda: NfsBackend(options))
 
 
 class TestOnBtrfs(Sized, ExpansionTests, CloneTests):
