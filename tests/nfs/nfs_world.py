@@ -19,7 +19,8 @@ __all__ = ["MODES", "NODE", "NfsCluster", "NfsWorld", "options_of"]
 
 MODES = ("export", "share")
 NODE = "node-a"
-_ADDRESSES = {NODE: "127.0.0.1"}
+_COMMON = {"capacity": "4Gi", "nodeAddresses": {NODE: "127.0.0.1"}, "resolveNodes": False}
+"""Less capacity than the disk has, so that what is available depends on volumes alone."""
 _KNOWN = (".csi-core", "lock")
 _NUMBERS = itertools.count()
 
@@ -32,14 +33,13 @@ def options_of(mode: str, disks: Disks, directory: Path) -> Iterator[tuple[dict[
     root.mkdir()
     options: dict[str, Any] = {"mode": mode, "server": "127.0.0.1"}
     if mode == "export":
-        yield options | {"export": {"root": str(root), "nodeAddresses": _ADDRESSES, "resolveNodes": False}}, root
+        yield options | {"export": {"root": str(root), **_COMMON}}, root
         return
     there = directory / f"share-{number}"
     there.mkdir(parents=True)
     command("exportfs", "-o", f"rw,no_root_squash,no_subtree_check,fsid={9000 + number}", f"127.0.0.1:{root}")
     command("mount", "-t", "nfs4", f"127.0.0.1:{root}", str(there))
-    share = {"root": str(there), "path": str(root), "overcommit": 1, "checkNodes": True, "nodeAddresses": _ADDRESSES}
-    share["resolveNodes"] = False
+    share = {"root": str(there), "path": str(root), "overcommit": 1, "checkNodes": True, **_COMMON}
     try:
         yield options | {"share": share}, root
     finally:

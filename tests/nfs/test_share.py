@@ -1,0 +1,82 @@
+"""Mode share on a real share: the controller has it mounted over NFS, as the pod of a cluster would."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from export_server import Disks, local_server
+from hosts import Lab
+from nfs_kubelet import CALL_S, RWX, Claim, Kubelet, refused
+from nfs_world import options_of
+
+from backends.nfs.plugin import NfsBackend
+from csi_core._proto import csi_pb2 as pb
+from csi_core.model import SourceKind, VolumeMode
+from csi_core.testing.contract import BackendCase
+from csi_core.testing.contract.attach import AttachTests
+from csi_core.testing.contract.clones import CloneTests
+from csi_core.testing.contract.publish import PublishTests
+from csi_core.testing.contract.restart import RestartTests
+from csi_core.testing.contract.snapshots import SnapshotTests
+from csi_core.testing.harness import ServerProcess, create_request, mounted
+
+pytestmark = pytest.mark.needs_kernel("nfs")
+
+Code = grpc.StatusCode
+
+
+class TestOverNfs(AttachTests, PublishTests, SnapshotTests, CloneTests, RestartTests):
+    """What of the kit touches data, locks or mounts; all of it runs on a directory in tests/unit/nfs."""
+
+    plugin = NfsBackend
+    volume_modes = (VolumeMode.FILESYSTEM,)
+    sources = tuple(SourceKind)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def disks(cls, scratch_disks: tuple[Path, ...]) -> Iterator[Disks]:
+        with local_server({"xfs": scratch_disks[5]}) as disks:
+            yield disks
+
+    @pytest.fixture
+    def case(self, disks: Disks, tmp_path: Path) -> Iterator[BackendCase]:
+        with options_of("share", disks, tmp_path) as (options, _):
+            common = options["share"]
+            common["nodeAddresses"] = {"node-a": "127.0.0.1", "node-b": "127.0.0.2"}
+            with BackendCase(lambda: NfsBackend(options)) as case:
+                yield case
+
+
+def test_a_cluster_on_somebody_elses_share(lab: Lab, tmp_path: Path) -> None:
+    """The controller on B has the share mounted; when its server is gone it says so, and goes on when it is back."""
+    lab.s.export("/srv/share")
+    lab.b.run("mkdir", "-p", "/run/share")
+    lab.b.run("mount", "-t", "nfs4", f"{lab.s.address}:/srv/share", "/run/share")
+    share = {"root": "/run/share", "path": "/srv/share"}
+    options = {"role": "controller", "mode": "share", "server": lab.s.address, "share": share}
+    config = {"driver": {"nodeId": "b"}, "backends": {"nfs": {"options": options}}}
+    with ServerProcess(config, tmp_path / "controller", run_on=lab.b.enter) as driver, Kubelet(lab.a, tmp_path) as node:
+        request = create_request("pvc-1", 1 << 20, capability=mounted(mode=RWX), parameters={"subDir": "team/data"})
+        volume = driver.controller.CreateVolume(request, timeout=CALL_S).volume
+        claim = Claim(volume.volume_id, dict(volume.volume_context))
+        assert claim.context["share"] == "/srv/share/team/data"
+        (node.run_pod(claim) / "file").write_text("from a", encoding="utf-8")
+        assert lab.s.path("/srv/share/team/data/file").read_text(encoding="utf-8") == "from a"
+        node.stop_pod(claim)
+        lab.s.cut_off()
+        try:
+            begun_at = time.monotonic()
+            with refused(Code.UNAVAILABLE, "does not answer"):
+                driver.controller.CreateVolume(create_request("pvc-2", 1 << 20), timeout=CALL_S)
+            assert time.monotonic() - begun_at < 20
+            assert driver.identity.Probe(pb.ProbeRequest(), timeout=5).ready.value
+        finally:
+            lab.s.reconnect()
+        driver.controller.CreateVolume(create_request("pvc-2", 1 << 20), timeout=CALL_S)
+        driver.controller.DeleteVolume(pb.DeleteVolumeRequest(volume_id=claim.volume_id), timeout=CALL_S)
+        assert not lab.s.path("/srv/share/team/data").exists()
+    lab.b.run("umount", "/run/share")
