@@ -18,6 +18,7 @@ from csi_core.errors import StorageFailure
 __all__ = ["PhysicalVolume", "Report", "Reports"]
 
 _UNREADABLE_MAX_AGE_S: Final = 2.0
+_JSON_STARTS: Final = ("{", "}", "[", "]", ",", '"')
 _FIELDS: Final = {
     "vg": "vg_name,vg_uuid,vg_seqno,vg_extent_size,vg_free,vg_mda_size,vg_mda_free",
     "pv": "pv_name,pv_free,pv_attr",
@@ -148,7 +149,7 @@ def parse(text: str, taken_s: float) -> Report:
         StorageFailure: it is not as expected.
     """
     try:
-        (found,) = json.loads(text)["report"]
+        (found,) = json.loads(_without_remarks(text))["report"]
         (group,) = found["vg"]
         volumes = {line["lv_name"]: _volume(line) for line in found.get("lv", ())}
         records = {record.key: record for lv in volumes.values() if (record := record_of(lv)) is not None}
@@ -165,6 +166,11 @@ def parse(text: str, taken_s: float) -> Report:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StorageFailure(f"LVM's report cannot be read: {error!r}; is lvm2 2.03 or newer installed?") from error
+
+
+def _without_remarks(text: str) -> str:
+    """LVM prints remarks of its own between the lines of a report."""
+    return "\n".join(line for line in text.splitlines() if line.lstrip().startswith(_JSON_STARTS))
 
 
 def _metadata_share(size_bytes: int, free_bytes: int) -> float:

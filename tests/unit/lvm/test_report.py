@@ -72,6 +72,26 @@ def test_how_full_the_metadata_area_is():
     assert _metadata_share(0, 0) == 0.0
 
 
+def test_remarks_between_the_lines():
+    """As LVM 2.03 words its reports, with a remark on standard output where it has one."""
+    text = """  {
+      "report": [
+  Reading without a lock.
+          {
+              "vg": [
+                  {"vg_name":"vg0", "vg_uuid":"U", "vg_seqno":"7", "vg_extent_size":"4194304", "vg_free":"0",\
+ "vg_mda_size":"8", "vg_mda_free":"4"}
+              ]
+              ,
+              "pv": [
+              ]
+          }
+      ]
+  }
+"""
+    assert parse(text, 0.0).sequence == 7
+
+
 def test_states_hide():
     for state in ("creating", "deleting"):
         found = report(line(names.lv_name(KEY), lv_tags=tagged(name="data", state=state)))
