@@ -61,6 +61,8 @@ class Pacing:
     free_bytes: int = 0
     seen_at: float = 0.0
     written_per_s: float = 0.0
+    growth_s: float = 0.0
+    """What growing has taken: on a disk that is busy writing back, a second and more."""
 
     def saw(self, free_bytes: int, now: float) -> None:
         """Take up what is free at a moment of ``time.monotonic()``."""
@@ -73,7 +75,7 @@ class Pacing:
     @property
     def slack_bytes(self) -> int:
         """Less free than this asks for more."""
-        return max(_LEAST_SLACK_BYTES, int(_AHEAD_S * self.written_per_s))
+        return max(_LEAST_SLACK_BYTES, int((_AHEAD_S + self.growth_s) * self.written_per_s))
 
     @property
     def wait_s(self) -> float:
@@ -189,6 +191,7 @@ class _Volume:
         fault("extents.grow.before_filesystem")
         filesystem.grow()
         fault("extents.grow.after_filesystem")
+        pacing.growth_s = max(time.monotonic() - began, 0.9 * pacing.growth_s)
         free_bytes = filesystem.free_bytes()
         if free_bytes is not None:  # growth is no writing
             pacing.free_bytes, pacing.seen_at = free_bytes, time.monotonic()

@@ -41,6 +41,13 @@ def test_slack_follows_the_writer_at_once_and_is_given_up_slowly() -> None:
     assert idle < pacing.slack_bytes < busy
 
 
+def test_where_growing_takes_long_it_begins_earlier() -> None:
+    pacing = Pacing(growth_s=1.0)
+    pacing.saw(10 * GIB, 1.0)
+    pacing.saw(9 * GIB, 2.0)
+    assert pacing.slack_bytes == int((growth._AHEAD_S + 1.0) * GIB)
+
+
 def test_deleting_files_is_no_writing() -> None:
     pacing = Pacing()
     pacing.saw(GIB, 1.0)
