@@ -12,6 +12,7 @@ from typing import Final
 from backends.lvm import devicemapper, names
 from backends.lvm.options import ThinPoolOptions
 from backends.lvm.report import Report, Reports
+from backends.lvm.turns import Turns
 from csi_core.errors import FailedPrecondition, Unavailable
 from csi_core.ledger import Ledger
 
@@ -42,7 +43,7 @@ class ThinPool:
         self.name = name
         self._group = volume_group
         self._reports = reports
-        self._mutex = threading.Lock()
+        self._mutex = Turns()
         self._mappings_mutex = threading.Lock()
         self._sequence: int | None = None
         self._report: Report | None = None
