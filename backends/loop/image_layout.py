@@ -64,6 +64,10 @@ class ImagesLayout(ImageFiles):
         return self._filesystem.largest_image_bytes
 
     @property
+    def container(self) -> str:
+        return f"one file on {self._filesystem.fs_type}"
+
+    @property
     def copies_at_once(self) -> bool:
         return self._filesystem.reflink
 

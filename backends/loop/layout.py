@@ -93,6 +93,10 @@ class Layout(Protocol):
         """The largest volume that it can ever hold."""
 
     @property
+    def container(self) -> str:
+        """What has this limit, for messages."""
+
+    @property
     def copies_at_once(self) -> bool:
         """Whether copies share blocks, and so take no time."""
 

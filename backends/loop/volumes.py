@@ -217,7 +217,7 @@ def _rounded(pool: Pool, size: SizeRange, wanted_bytes: int) -> int:
         raise OutOfRange(f"the volume would have {size_bytes} bytes, and the limit is {size.limit_bytes}")
     if size_bytes > pool.layout.largest_volume_bytes:
         raise OutOfRange(
-            f"{size_bytes} bytes are asked for, and a volume of pool {pool.name} holds at most "
+            f"{size_bytes} bytes are asked for, and {pool.layout.container} holds at most "
             f"{pool.layout.largest_volume_bytes}"
         )
     return size_bytes

@@ -78,6 +78,10 @@ class ExtentsLayout:
         return _LARGEST_BYTES
 
     @property
+    def container(self) -> str:
+        return f"a volume of pool {self._name}"
+
+    @property
     def copies_at_once(self) -> bool:
         return False
 
