@@ -77,7 +77,7 @@ class TestPackedExt4(TestExt4OnXfs):
     @classmethod
     def made_pool(cls, path: Path) -> dict[str, object]:
         database = PoolDatabase(path / "pool.db")
-        segment = SegmentOptions(path=path / "segment", size=2 << 30)
+        segment = SegmentOptions(path=path / "segment", size=3 << 30)
         preparing.create(database, [segment], 1 << 20, force=False, progress=lambda *_: None)
         database.close()
         return {"path": str(path), "allowLoopHost": True, "layout": "extents"}

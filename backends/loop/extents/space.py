@@ -20,8 +20,6 @@ __all__ = ["Space", "Taken"]
 _log = structlog.get_logger(__name__)
 _HELD: Final = struct.Struct("=4Q")
 _RUN: Final = struct.Struct("=3Q")
-_ROOMY: Final = 4
-"""Room for expansions is left as long as a quarter of the pool is free in one piece: later it would only split it."""
 _UNDONE: Final = (Busy, NoSpace)
 """Errors of a commit after which it is certain that nothing was recorded."""
 
@@ -110,7 +108,7 @@ class Space:
         """
         wanted = self.extents_of(present_bytes)
         room = self.extents_of(size_bytes) - wanted
-        if max_runs == 1 and not tight and self.pool.longest_free_run >= self.pool.extents // _ROOMY:
+        if max_runs == 1 and not tight and self._roomy():
             room = max(room, wanted)  # expansion is in place or not at all, for the one before it too
         one = self.pool.allocate(wanted, room=room) if wanted else None
         runs = [RunRecord(*one)] if one else self._scattered(wanted, max_runs) if wanted else []
@@ -152,6 +150,14 @@ class Space:
         """They read as zeros, durably: they may be given out."""
         for run in runs:
             self.pool.reclaim(*run)
+
+    def _roomy(self) -> bool:
+        """Whether room for expansions is left: while half of the pool is free, or a quarter in one piece.
+
+        Later it would only split what is free, and larger volumes would find no place.
+        """
+        pool = self.pool
+        return pool.free_extents >= pool.extents // 2 or pool.longest_free_run >= pool.extents // 4
 
     def _scattered(self, wanted: int, max_runs: int) -> list[RunRecord]:
         found = self.pool.allocate_scattered(wanted, max_runs) if max_runs > 0 else None
