@@ -14,6 +14,8 @@ _SMALLEST_FILESYSTEM_BYTES = {"xfs": 300 << 20, "btrfs": 128 << 20}
 """What mkfs accepts; a smaller request gets a volume of this size."""
 _LARGEST_BYTES = 8 << 60
 """LVM's largest LV."""
+_LARGEST_EXTENTS = (1 << 32) - 1
+"""LVM counts extents in 32 bits, and past that answers with nonsense."""
 _INTEGRITY_SHARE = 64
 """Checksums take less than one part in so many of an image, and two extents."""
 
@@ -46,8 +48,9 @@ def rounded(report: Report, size: SizeRange, wanted_bytes: int, stripes: int) ->
             f"the volume would have {size_bytes} bytes, because sizes are multiples of {unit}, and the limit is "
             f"{size.limit_bytes}"
         )
-    if size_bytes > _LARGEST_BYTES:
-        raise OutOfRange(f"{size_bytes} bytes are asked for, and LVM makes volumes of at most {_LARGEST_BYTES}")
+    largest_bytes = min(_LARGEST_BYTES, _LARGEST_EXTENTS * report.extent_bytes)
+    if size_bytes > largest_bytes:
+        raise OutOfRange(f"{size_bytes} bytes are asked for, and an LV of this group has at most {largest_bytes}")
     return size_bytes
 
 
