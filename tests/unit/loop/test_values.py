@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.loop import handles
-from backends.loop.comparing import merged
 from backends.loop.claims import Claims
+from backends.loop.comparing import merged
 from backends.loop.options import LoopParameters
 from backends.loop.plugin import LoopBackend
 from csi_core.errors import Busy, ConfigError, InvalidArgument
