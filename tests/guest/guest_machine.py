@@ -90,7 +90,7 @@ class Guest:
         with (self.directory / "console").open("wb") as console:
             self._process = subprocess.Popen(
                 # Should this process be killed, its guests are, too.
-                ["setpriv", "--pdeathsig", "KILL", "--", *self._command_line()],
+                ["setpriv", "--pdeathsig", "KILL", "--", *self._command_line(working_directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
@@ -121,7 +121,7 @@ class Guest:
         """Remove its disks and everything else of it."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _command_line(self) -> list[str]:
+    def _command_line(self, checkout: Path) -> list[str]:
         modules = max(MODULES.glob("*"), default=MODULES)
         disks = [f"ubd{number}dt={self.directory}/disk-{number}" for number in range(len(SCRATCH_DISKS))]
         return [
@@ -136,7 +136,9 @@ class Guest:
             *("rootfstype=hostfs", "root=/dev/root", "hostfs=/", "ro", f"init={self.directory}/guest-init"),
             *disks,
             # What the kernel does not know becomes the environment of its first process.
-            *(f"CSICORE_GUEST_DIRECTORY={self.directory}", f"CSICORE_GUEST_MODULES={modules}"),
+            f"CSICORE_GUEST_DIRECTORY={self.directory}",
+            f"CSICORE_GUEST_MODULES={modules}",
+            f"CSICORE_GUEST_CHECKOUT={checkout}",
         ]
 
     def _host_environment(self) -> dict[str, str]:
