@@ -108,7 +108,7 @@ def wipe_held(cls: DeviceClass, key: str, task: Task) -> None:
                 wiping.wipe(node, "discard", task)
         fault("lvm.delete.after_wipe")
         _lvremove(cls, key)
-    fault("lvm.delete.after_remove")
+    fault("lvm.delete.after_wiped_remove")
 
 
 def refuse_used(cls: DeviceClass, record: Record) -> None:

@@ -66,6 +66,7 @@ class DeletesInUse(SimBackend):
     @hookimpl
     def delete_volume(self, handle, secrets):
         self.detach_volume(handle)
+        self.unpublish_volume(handle, "", secrets)
         super().delete_volume(handle, secrets)
 
 
