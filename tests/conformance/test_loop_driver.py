@@ -72,6 +72,7 @@ class TestXfsOnExt4(TestExt4OnXfs):
 class TestPackedExt4(TestExt4OnXfs):
     """One file holds all of them, and copies are read and written."""
 
+    size_bytes: ClassVar = 16 << 20
     parameters: ClassVar = {"provisioning": "thick"}
 
     @classmethod
