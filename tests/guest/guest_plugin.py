@@ -22,6 +22,7 @@ from guest_machine import Guest, lacks_guest
 
 __all__ = ["lacks_kernel", "register", "runs_in_guest"]
 
+ITEMS_VARIABLE = "CSICORE_GUEST_ITEMS"
 REPORTS_VARIABLE = "CSICORE_GUEST_REPORTS"
 ALWAYS_VARIABLE = "CSICORE_GUEST_ALWAYS"
 """1: use a guest also where this machine's kernel would do."""
@@ -67,17 +68,22 @@ def register(
     if config.pluginmanager.has_plugin("guests"):
         return
     if guest_features.in_guest():
-        config.pluginmanager.register(Reporter(config, Path(os.environ[REPORTS_VARIABLE])), "guests")
+        reports, wanted = (Path(os.environ[name]) for name in (REPORTS_VARIABLE, ITEMS_VARIABLE))
+        config.pluginmanager.register(Reporter(config, reports, wanted), "guests")
     else:
         config.pluginmanager.register(Guests(config, group_of, beside, before_boot), "guests")
 
 
 class Reporter:
-    """In the guest: writes down what happens."""
+    """In the guest: keeps to the items that are wanted, and writes down what happens."""
 
-    def __init__(self, config: pytest.Config, path: Path) -> None:
+    def __init__(self, config: pytest.Config, path: Path, wanted: Path) -> None:
         self._config = config
         self._path = path
+        self._wanted = frozenset(json.loads(wanted.read_text(encoding="utf-8")))
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.nodeid in self._wanted]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._write({"started": nodeid})
@@ -125,12 +131,15 @@ class Group:
                 self._ended.set()
 
     def _boot(self) -> None:
-        ids = self._guest.directory / "items"
-        ids.write_text("".join(f"{item.nodeid}\n" for item in self.items), encoding="utf-8")
+        # As JSON and not as arguments: an id may hold anything, what ends a line included.
+        wanted = self._guest.directory / "items"
+        wanted.write_text(json.dumps([item.nodeid for item in self.items]), encoding="utf-8")
+        files = dict.fromkeys(item.nodeid.partition("::")[0] for item in self.items)
         # -P: what is tested is the installed csi-core, as here.
         argv = [*(sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-v")]
-        argv += [f"--tb={self._config.option.tbstyle}", f"@{ids}"]
+        argv += [f"--tb={self._config.option.tbstyle}", *files]
         environment = {
+            ITEMS_VARIABLE: str(wanted),
             REPORTS_VARIABLE: str(self._reports),
             "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",
         }
@@ -230,7 +239,8 @@ class Guests:
         items: dict[str, list[pytest.Item]] = {}
         for item in filter(runs_in_guest, session.items):
             items.setdefault(self._group_of(item), []).append(item)
-        for name, members in items.items():
+        # The largest first: it takes longest.
+        for name, members in sorted(items.items(), key=lambda group: -len(group[1])):
             group = self._groups[name] = Group(name, self._config, members)
             self._group_of_id.update((item.nodeid, group) for item in members)
             arguments = (self._slots, self._before_boot)
