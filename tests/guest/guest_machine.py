@@ -103,11 +103,18 @@ class Guest:
         """Whether it has started and not ended."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def panicked(self) -> bool:
+        """Whether its kernel has given up."""
+        return "Kernel panic - not syncing" in self._console()
+
     def console_tail(self) -> str:
         """The last lines of its console."""
+        return "\n".join(self._console().splitlines()[-CONSOLE_LINES:])
+
+    def _console(self) -> str:
         console = self.directory / "console"
-        text = console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
-        return "\n".join(text.splitlines()[-CONSOLE_LINES:])
+        return console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
 
     def kill(self) -> None:
         """End it, however it is."""

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,13 @@ SILENCE_VARIABLE = "CSICORE_GUEST_SILENCE_S"
 SILENCE_S = 420.0
 """A guest that has not begun or ended a test for so long hangs."""
 
+PANICS = 6
+"""A guest's kernel is not what is tested, and 6.1 as User Mode Linux panics now and then in the threads of RAID. What
+was running is run again in a new guest, once; and no more than so many new guests are booted."""
+
 POLL_S = 0.1
+QUIET_S = 2.0
+"""After so long without a word the console is looked at."""
 
 
 def lacks_kernel(feature: str) -> str:
@@ -102,6 +109,7 @@ class Group:
     def __init__(self, name: str, config: pytest.Config, items: list[pytest.Item]) -> None:
         self.name = name
         self.items = items
+        self._wanted = items
         self._config = config
         self._guest = Guest(name)
         self._reports = self._guest.directory / "reports"
@@ -122,19 +130,42 @@ class Group:
             try:
                 if not self._stopped.is_set():
                     before_boot(self.items)
-                    self._boot()
-                    self._watch(float(os.environ.get(SILENCE_VARIABLE, SILENCE_S)))
+                    self._boot_until_done(float(os.environ.get(SILENCE_VARIABLE, SILENCE_S)))
             except Exception as error:
                 self._why = f"the guest was not booted: {error!r}"
             finally:
                 self._guest.kill()
                 self._ended.set()
 
+    def _boot_until_done(self, silence_s: float) -> None:
+        """Boot; and where the guest's own kernel panics, go on in a new one, with what was running once more."""
+        panics: Counter[str] = Counter()
+        while self._watch_one(silence_s) and panics.total() < PANICS:
+            begun, done = self._progress()
+            panics[begun] += 1
+            self._wanted = [item for item in self._wanted if item.nodeid not in done and panics[item.nodeid] < 2]
+            self._guest.kill()
+
+    def _watch_one(self, silence_s: float) -> bool:
+        self._boot()
+        return self._watch(silence_s)
+
+    def _progress(self) -> tuple[str, set[str]]:
+        """The test that was begun last, and those that ended."""
+        begun, done = "", set()
+        for text in self._reports.read_bytes().splitlines():
+            line = json.loads(text)
+            if "started" in line:
+                begun = line["started"]
+            elif line["report"]["when"] == "teardown":
+                done.add(line["report"]["nodeid"])
+        return begun, done
+
     def _boot(self) -> None:
         # As JSON and not as arguments: an id may hold anything, what ends a line included.
         wanted = self._guest.directory / "items"
-        wanted.write_text(json.dumps([item.nodeid for item in self.items]), encoding="utf-8")
-        files = dict.fromkeys(item.nodeid.partition("::")[0] for item in self.items)
+        wanted.write_text(json.dumps([item.nodeid for item in self._wanted]), encoding="utf-8")
+        files = dict.fromkeys(item.nodeid.partition("::")[0] for item in self._wanted)
         # -P: what is tested is the installed csi-core, as here.
         argv = [*(sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-v")]
         argv += [f"--tb={self._config.option.tbstyle}", *files]
@@ -145,14 +176,20 @@ class Group:
         }
         self._guest.boot(argv, self._config.rootpath, environment)
 
-    def _watch(self, silence_s: float) -> None:
+    def _watch(self, silence_s: float) -> bool:
+        """Until it ends, hangs or panics; answer whether it panicked."""
         size_bytes, heard_at = 0, time.monotonic()
         while self._guest.running and not self._stopped.wait(POLL_S):
+            silent_s = time.monotonic() - heard_at
             if (now_bytes := self._reports.stat().st_size) != size_bytes:
                 size_bytes, heard_at = now_bytes, time.monotonic()
-            elif time.monotonic() - heard_at > silence_s:
+            elif silent_s > QUIET_S and self._guest.panicked:
+                self._why = "the guest's kernel panicked"
+                return True
+            elif silent_s > silence_s:
                 self._why = f"the guest hangs: it has said nothing for {silence_s:.0f} s, and was killed"
-                return
+                break
+        return False
 
     # -- in pytest's own thread ----------------------------------------------------------------------
 

@@ -129,6 +129,49 @@ def test_d(): pass
     assert "the console of csi-core-guest-test_wings-" in finished.stdout
 
 
+PANIC = """
+def panic(capfd):
+    with capfd.disabled():
+        os.write(1, b"Kernel panic - not syncing: Segfault with no mm\\n")
+    time.sleep(50)
+"""
+
+
+def test_what_ran_when_the_guests_kernel_panicked_runs_again(suite: Suite) -> None:
+    finished = suite(
+        PANIC
+        + """
+@wings
+def test_a(): pass
+@wings
+def test_b(capfd, pytestconfig):
+    marker = pytestconfig.rootpath / "panicked"
+    if not marker.exists():
+        marker.touch()
+        panic(capfd)
+@wings
+def test_c(): pass
+"""
+    )
+    assert "3 passed" in finished.stdout.splitlines()[-1]
+
+
+def test_what_makes_the_guests_kernel_panic_twice_has_failed(suite: Suite) -> None:
+    finished = suite(
+        PANIC
+        + """
+@wings
+def test_a(): pass
+@wings
+def test_b(capfd): panic(capfd)
+@wings
+def test_c(): pass
+"""
+    )
+    assert "1 failed, 2 passed" in finished.stdout.splitlines()[-1]
+    assert "the guest's kernel panicked" in finished.stdout
+
+
 def test_a_guest_that_does_not_boot_fails_every_test_of_it(suite: Suite) -> None:
     finished = suite(
         "@wings\ndef test_a(): pass\n@wings\ndef test_b(): pass\n",
