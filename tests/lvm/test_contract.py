@@ -1,4 +1,4 @@
-"""The LVM backend keeps the contract: linear and thin volumes all of it, the others where they differ.
+"""The LVM backend keeps the contract: linear volumes all of it, the others where they differ.
 
 To this backend a filesystem volume is a device as any other: raw block stands for both, and the driver's tests mount.
 """
@@ -16,8 +16,13 @@ from csi_core.errors import FailedPrecondition
 from csi_core.model import GroupSnapshotSpec, VolumeMode
 from csi_core.testing.contract import BackendCase, BackendContract
 from csi_core.testing.contract.attach import AttachTests
+from csi_core.testing.contract.blocks import BlockTests
+from csi_core.testing.contract.capacity import CapacityTests
 from csi_core.testing.contract.clones import CloneTests
+from csi_core.testing.contract.concurrency import ConcurrencyTests
 from csi_core.testing.contract.expansion import ExpansionTests
+from csi_core.testing.contract.groups import GroupTests
+from csi_core.testing.contract.snapshots import SnapshotTests
 
 pytestmark = pytest.mark.needs_kernel("device-mapper")
 BLOCK = VolumeMode.BLOCK
@@ -54,13 +59,13 @@ class TestLinear(BackendContract):
         assert case.volumes() == [volumes[1]]
 
 
-class TestThin(BackendContract):
-    """The same, from a thin pool."""
+class TestThin(
+    ExpansionTests, AttachTests, SnapshotTests, CloneTests, GroupTests, BlockTests, CapacityTests, ConcurrencyTests
+):
+    """From a thin pool: copies share blocks, and the accounting is csi-core's. Names and lists are as with linear."""
 
     plugin = LvmBackend
     volume_modes = (BLOCK,)
-    test_description_is_what_is_tested = None
-    test_list_while_others_come_and_go = None  # as linear ones
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -11,16 +11,19 @@ from volume_group import clear, lvm, volume_group
 from backends.lvm.plugin import LvmBackend
 from csi_core.testing.devices import unmount_below
 from csi_core.testing.driver import DriverCase, DriverContract
+from csi_core.testing.driver.pods import PodTests
+from csi_core.testing.driver.rush import RushTests
+from csi_core.testing.driver.volumes import CallTests
 from csi_core.testing.harness import ServerProcess
 
 pytestmark = pytest.mark.needs_kernel("device-mapper")
 MIB = 1 << 20
 
 
-class TestLinearExt4(DriverContract):
-    """Snapshots are copy-on-write, copies are full ones."""
+class _Served:
+    """A server with one device class."""
 
-    plugin = LvmBackend
+    driver = DriverContract.driver
     settings: ClassVar[dict[str, Any]] = {}
     parameters: ClassVar[dict[str, str]] = {}
     fs_type: ClassVar = "ext4"
@@ -56,11 +59,16 @@ class TestLinearExt4(DriverContract):
         )
 
 
-class TestThinXfs(TestLinearExt4):
-    """Snapshots and copies share blocks. Restarts are no different."""
+class TestLinearExt4(_Served, DriverContract):
+    """Snapshots are copy-on-write, copies are full ones."""
 
-    test_killed_after_every_step = None
-    test_restarted_after_every_step = None
+    plugin = LvmBackend
+
+
+class TestThinXfs(_Served, CallTests, PodTests, RushTests):
+    """Snapshots and copies share blocks. Requests are judged, and servers restarted, as for linear volumes."""
+
+    plugin = LvmBackend
     settings: ClassVar = {"thinPools": {"pool": {"overcommit": 20}}}
     parameters: ClassVar = {"type": "thin"}
     fs_type: ClassVar = "xfs"
