@@ -25,6 +25,8 @@ SIZE = 32 * MIB
 DISK_BYTES = 512 * MIB
 OFFSET_BYTES = 16 * MIB
 SETTLE_S = 20.0
+FILL_IS_KNOWN_FOR_S = 1.5
+"""The ledger asks how full a pool is once a second at most."""
 
 
 def dmsetup(*arguments: str) -> str:
@@ -198,4 +200,5 @@ def test_a_full_pool_that_queues_writes(legs: tuple[Leg, Leg]) -> None:
         refuses(case)
         lvm("lvextend", "-L", "256m", "csi-disks/pool")
         assert waiting.wait(60) == 0, "it went on when there was room"
+        time.sleep(FILL_IS_KNOWN_FOR_S)
         case.create("three", BLOCK, 4 * MIB)

@@ -118,6 +118,8 @@ OF_A_SHARE = (Create, CreateFromSnapshot, Delete, Archive)
 
 CASES = [*(("export", kind) for kind in SCENARIOS), *(("share", kind) for kind in OF_A_SHARE)]
 REACHED: set[str] = set()
+KILLED_ELSEWHERE = {"nfs.export.after_expire"}
+"""In tests/unit/nfs: a host that others export to as well, as here, is never expired as a client."""
 
 
 @pytest.fixture(scope="module")
@@ -145,5 +147,5 @@ def test_killed_at_every_step(
 
 
 def test_no_fault_point_was_forgotten() -> None:
-    points = {point for point in fault_points() if point.startswith(("nfs.", "node.share."))}
+    points = {point for point in fault_points() if point.startswith(("nfs.", "node.share."))} - KILLED_ELSEWHERE
     assert points <= REACHED, f"no operation reaches {', '.join(sorted(points - REACHED))}"
