@@ -104,9 +104,10 @@ def test_create_beside_many(benchmark, exporter: Exporter, findings: Findings) -
         "nfs-create-many",
         f"NFS: the same beside {EXPORTS:,} exports, against beside a few",
         p50(many) / p50(few),
-        Bound(high=1.3, gate_high=3),
+        Bound(high=1.3, gate_high=10),
         subject=f"p50 {milliseconds(p50(many))}",
         floor=f"beside a few {milliseconds(p50(few))}",
+        note="exportfs(8) reads and writes its whole table for each entry",
     )
 
 

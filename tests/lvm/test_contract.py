@@ -66,6 +66,7 @@ class TestThin(
 
     plugin = LvmBackend
     volume_modes = (BLOCK,)
+    test_list_while_others_come_and_go = None
 
     @pytest.fixture(scope="class")
     @classmethod
