@@ -26,6 +26,8 @@ TIERS = (
 )
 TESTS = Path(__file__).parent
 CAP_SYS_ADMIN = 1 << 21
+SHOWN_BYTES = 4096
+"""Longer content is not shown in full where it differs."""
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 Session = pytest.Session
@@ -145,6 +147,19 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     if strict():
         refuse_skip(report)
     return report
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Where large content differs: pytest's own comparison of two megabytes takes hours, which CI asks for."""
+    if op != "==" or not isinstance(left, bytes) or not isinstance(right, bytes):
+        return None
+    if len(left) + len(right) < SHOWN_BYTES:
+        return None
+    at = next((at for at, (one, other) in enumerate(zip(left, right, strict=False)) if one != other), None)
+    if at is None:
+        return [f"{len(left)} bytes == {len(right)} bytes: one begins with the other"]
+    here = slice(at, at + 16)
+    return [f"{len(left)} bytes == {len(right)} bytes", f"at byte {at}: {left[here]!r} is not {right[here]!r}"]
 
 
 # -- the tiers -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ item's turn, so that counts, durations, ``-x`` and everything else see them as i
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -291,6 +292,7 @@ class Guests:
         if not self._waiting:
             self._waiting = True
             self._slots.release(self._more_slots)
+        faulthandler.cancel_dump_traceback_later()  # one that runs in a guest may not have begun; _watch sees a hang
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in group.reports_of(item):
             item.ihook.pytest_runtest_logreport(report=report)

@@ -80,7 +80,7 @@ class SnapshotTests(Selection):
         assert case.checksum(volume, mode) == before
 
     @needs("create_snapshot")
-    @pytest.mark.parametrize("handle", BAD_HANDLES, ids=lambda handle: repr(handle[:12]))
+    @pytest.mark.parametrize("handle", BAD_HANDLES.values(), ids=BAD_HANDLES)
     def test_unknown_snapshot_handles(self, case: BackendCase, handle: str) -> None:
         """What is no handle is not there, and is deleted without harm; a volume's handle is no snapshot's."""
         volume = case.create("data", self.volume_modes[0])

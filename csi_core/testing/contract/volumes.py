@@ -39,21 +39,21 @@ NAMES = (
 )
 """Every name that a CO may choose: any Unicode but control characters, at most 128 bytes (CSI "Size Limits")."""
 
-BAD_HANDLES = (
-    "",
-    ".",
-    "..",
-    "/",
-    "../../etc/passwd",
-    "a/b",
-    "x" * 4096,
-    "\0",
-    "näme",
-    "no-such-handle",
-    "-rf",
-    "*",
-    "%",
-)
+BAD_HANDLES = {
+    "empty": "",
+    "dot": ".",
+    "dots": "..",
+    "slash": "/",
+    "outside": "../../etc/passwd",
+    "below": "a/b",
+    "long": "x" * 4096,
+    "zero": "\0",
+    "umlaut": "näme",
+    "unknown": "no-such-handle",
+    "option": "-rf",
+    "star": "*",
+    "percent": "%",
+}
 """What an administrator or an attacker may write as a handle."""
 
 
@@ -187,7 +187,7 @@ class VolumeTests(Selection):
         with case.attached(again.value, mode) as content:
             assert content.empty()
 
-    @pytest.mark.parametrize("handle", BAD_HANDLES, ids=lambda handle: repr(handle[:12]))
+    @pytest.mark.parametrize("handle", BAD_HANDLES.values(), ids=BAD_HANDLES)
     def test_unknown_handles(self, case: BackendCase, handle: str) -> None:
         """Handles come from the outside: what is none is not there, and is deleted and detached without harm."""
         volume = case.create("data", self.volume_modes[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import time
@@ -77,9 +78,8 @@ def test_a_full_pool_is_enospc_and_the_writer_goes_on_when_it_has_grown(make_ela
     cluster = make_elastic(700 * MIB, overcommit=4)
     volume = cluster.create("db", 1200 * MIB, capability=XFS, initialSize="320Mi")
     with cluster.mounted(volume, "xfs") as directory:
-        with (directory / "data").open("wb", buffering=0) as file, pytest.raises(OSError) as seen:
-            while True:
-                file.write(pattern(file.tell() // MIB))
+        with pytest.raises(OSError) as seen:
+            fill(directory / "data")
         assert seen.value.errno == errno.ENOSPC
         written = (directory / "data").stat().st_size // MIB * MIB
         assert written > 500 * MIB  # all that the pool has, but for what XFS keeps to itself
@@ -208,6 +208,15 @@ def write(path: Path, size_bytes: int) -> None:
             while written < MIB:  # a filesystem that is full takes a part first
                 written += file.write(block[written:])
         os.fsync(file.fileno())
+
+
+def fill(path: Path) -> None:
+    """Write the pattern until the filesystem takes no more. Raises what the writer sees then."""
+    with path.open("wb", buffering=0) as file:
+        for number in itertools.count():
+            block, written = pattern(number), 0
+            while written < MIB:
+                written += file.write(block[written:])
 
 
 def pattern(number: int) -> bytes:
