@@ -8,10 +8,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 import structlog
 
@@ -20,7 +22,7 @@ from backends.loop.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERS
 from csi_core.errors import Busy, CallError, ConfigError, DataLoss, NoSpace, Unavailable
 from csi_core.faults import fault
 
-__all__ = ["PoolDatabase"]
+__all__ = ["PoolDatabase", "Row"]
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -33,13 +35,22 @@ _CHECKPOINT_PAGES: Final = 2000
 _LOG_BYTES: Final = (_CHECKPOINT_PAGES + 500) * 4120
 """What the log needs until it is moved to the file and begun anew, with room for large last commits."""
 _GROWTH_BYTES: Final = 4 << 20
+_ROWS_A_STATEMENT: Final = 64
+
+
+class Row(NamedTuple):
+    """A row to insert; ``into`` is a table, or ``table (one, other)`` where not in the order of its columns."""
+
+    into: str
+    values: tuple[object, ...]
 
 
 class _Operation(Generic[T]):
-    __slots__ = ("error", "leads", "result", "turn", "work")
+    __slots__ = ("error", "leads", "result", "rows", "turn", "work")
 
-    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
+    def __init__(self, work: Callable[[sqlite3.Connection], T] | None, rows: Sequence[Row] = ()) -> None:
         self.work = work
+        self.rows = rows
         self.turn = threading.Lock()
         """Held until the operation is committed, or ``leads``: is to commit what is queued."""
         self.turn.acquire()
@@ -92,7 +103,20 @@ class PoolDatabase:
             NoSpace: the filesystem is too full to record anything.
             Unavailable: the commit failed; whether it is durable is not known.
         """
-        operation = _Operation(work)
+        return cast(T, self._committed(_Operation(work)))
+
+    def insert(self, rows: Sequence[Row]) -> None:
+        """:meth:`write` for new rows and nothing else: those of many callers are inserted by one statement.
+
+        Each statement lets go of the interpreter, and of a busy server's threads another one goes on with it.
+        """
+        self._committed(_Operation(None, rows))
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> int:
+        """:meth:`write` for one statement; answers the number of rows it changed."""
+        return self.write(lambda connection: connection.execute(statement, values).rowcount)
+
+    def _committed(self, operation: _Operation[T]) -> T | None:
         with self._queue_mutex:
             self._queue.append(operation)
             operation.leads, self._led = not self._led, True
@@ -102,11 +126,7 @@ class PoolDatabase:
             self._lead(operation)
         if operation.error:
             raise operation.error
-        return cast(T, operation.result)
-
-    def execute(self, statement: str, values: Sequence[object] = ()) -> int:
-        """:meth:`write` for one statement; answers the number of rows it changed."""
-        return self.write(lambda connection: connection.execute(statement, values).rowcount)
+        return operation.result
 
     def row(self, query: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
         """The first row of ``query``, or None."""
@@ -199,7 +219,9 @@ class PoolDatabase:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             for operation in batch:
-                operation.result = operation.work(self._writer)
+                if operation.work:
+                    operation.result = operation.work(self._writer)
+            self._insert(row for operation in batch for row in operation.rows)
         except Exception:
             if self._writer.in_transaction:  # after some errors SQLite has undone everything by itself
                 self._writer.execute("ROLLBACK")
@@ -213,13 +235,25 @@ class PoolDatabase:
         for operation in batch:
             self._writer.execute("SAVEPOINT operation")
             try:
-                operation.result = operation.work(self._writer)
+                if operation.work:
+                    operation.result = operation.work(self._writer)
+                self._insert(operation.rows)
             except Exception as error:
                 operation.error = self._explain(error)
                 # Where SQLite has rolled back everything by itself this fails in turn, and so does the whole batch.
                 self._writer.execute("ROLLBACK TO operation")
             self._writer.execute("RELEASE operation")
         self._end()
+
+    def _insert(self, rows: Iterable[Row]) -> None:
+        tables: dict[str, list[tuple[object, ...]]] = {}
+        for row in rows:
+            tables.setdefault(row.into, []).append(row.values)
+        for into, values in tables.items():
+            for first in range(0, len(values), _ROWS_A_STATEMENT):
+                part = values[first : first + _ROWS_A_STATEMENT]
+                statement = _insertion(into, len(part[0]), len(part))
+                self._writer.execute(statement, tuple(chain.from_iterable(part)))
 
     def _end(self) -> None:
         fault("loop.database.before_commit")
@@ -265,3 +299,9 @@ class PoolDatabase:
         except sqlite3.Error as error:
             raise self._explain(error) from error
         return connection
+
+
+@lru_cache
+def _insertion(into: str, columns: int, rows: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return f"INSERT INTO {into} VALUES {', '.join([row] * rows)}"  # noqa: S608 - names of ours only

@@ -14,6 +14,7 @@ import structlog
 
 from backends.loop import handles, images, loopdev
 from backends.loop.comparing import differing_blocks
+from backends.loop.database import Row
 from backends.loop.hostfs import HostFilesystem
 from backends.loop.image_files import ImageFiles
 from backends.loop.layout import Check, Copy, CopyUnderWay, Placement
@@ -294,6 +295,10 @@ class ImagesLayout(ImageFiles):
 
 class _Anywhere:
     """The filesystem finds room for files by itself."""
+
+    def rows(self) -> Sequence[Row]:
+        """Nothing to write down."""
+        return ()
 
     def record(self, connection: object) -> None:
         """Nothing to write down."""

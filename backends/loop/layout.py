@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from backends.loop.database import Row
 from backends.loop.records import State, VolumeRecord
 from csi_core.health import Finding, HealthProblem
 from csi_core.hookspecs import Host
@@ -44,8 +45,11 @@ Check = Callable[[], None]
 class Placement(Protocol):
     """Room that is taken for a volume or snapshot, and given back where the block that holds it raises."""
 
+    def rows(self) -> Sequence[Row]:
+        """What to insert in the transaction that creates what it is for."""
+
     def record(self, connection: sqlite3.Connection) -> None:
-        """Write it down, in the transaction that creates or grows what it is for."""
+        """Write it down in the transaction that grows what it is for."""
 
 
 @dataclass(frozen=True, slots=True)

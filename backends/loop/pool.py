@@ -18,6 +18,7 @@ from backends.loop.database import PoolDatabase
 from backends.loop.extents.layout import ExtentsLayout
 from backends.loop.image_layout import ImagesLayout
 from backends.loop.layout import Check, Layout, Placement
+from backends.loop.names import Names
 from backends.loop.options import PoolOptions
 from backends.loop.records import Records, VolumeRecord
 from backends.loop.trash import Trash
@@ -46,6 +47,7 @@ class Pool:
         filesystem: what the filesystem under it can do.
         records, database: what is recorded.
         layout: where volumes and snapshots are.
+        names: of its volumes.
         ledger: capacity, promised and used bytes.
         claims: who copies or changes what just now.
         trash: what waits to be freed.
@@ -75,6 +77,7 @@ class Pool:
             undo.callback(self.database.close)
             images.sync_directory(options.path)
             self.records = Records(self.database)
+            self.names = Names(self.records.volume_names())
             self.layout = self._opened_layout()
             undo.callback(self.layout.close)
             self.ledger = Ledger(

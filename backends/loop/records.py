@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from backends.loop import handles
-from backends.loop.database import PoolDatabase
+from backends.loop.database import PoolDatabase, Row
 from csi_core.model import ContentSource, GroupSnapshot, Snapshot, SourceKind, Volume
 
 __all__ = [
@@ -27,8 +27,8 @@ __all__ = [
     "State",
     "VolumeRecord",
     "dump",
-    "insert",
     "now_us",
+    "row_of",
 ]
 
 State = Literal["creating", "promised", "ready"]
@@ -153,21 +153,19 @@ def _select(record: type[Record]) -> str:
     return f"SELECT {', '.join(_columns(record))} FROM {_TABLES[record]} "  # noqa: S608 - names of ours only
 
 
-def _insert(record: type[Record]) -> str:
-    columns = _columns(record)
-    return f"INSERT INTO {_TABLES[record]} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
-
-
-_INSERT: Final = {record: (_insert(record), attrgetter(*_columns(record))) for record in _TABLES}
+_INTO: Final = {
+    record: (f"{table} ({', '.join(_columns(record))})", attrgetter(*_columns(record)))
+    for record, table in _TABLES.items()
+}
 _SELECT_VOLUME: Final = _select(VolumeRecord)
 _SELECT_SNAPSHOT: Final = _select(SnapshotRecord)
 _SELECT_GROUP: Final = _select(GroupRecord)
 
 
-def insert(connection: sqlite3.Connection, record: Record) -> None:
-    """Write a new row, as part of a transaction."""
-    statement, values = _INSERT[type(record)]
-    connection.execute(statement, values(record))
+def row_of(record: Record) -> Row:
+    """What to insert for it."""
+    into, values = _INTO[type(record)]
+    return Row(into, values(record))
 
 
 def now_us() -> int:
@@ -195,6 +193,10 @@ class Records:
         """The volume created under ``name``."""
         row = self._database.row(_SELECT_VOLUME + "WHERE name = ?", (name,))
         return VolumeRecord(*row) if row else None
+
+    def volume_names(self) -> Iterator[str]:
+        """Every volume's, in any state."""
+        return (name for (name,) in self._database.rows("SELECT name FROM volume"))
 
     def volumes_after(self, key: str, limit: int) -> list[VolumeRecord]:
         """At most ``limit`` finished volumes whose key sorts after ``key``."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from backends.loop import copying, handles
-from backends.loop.layout import Check, Placement
+from backends.loop.layout import Check
 from backends.loop.pool import Pool
-from backends.loop.records import GroupRecord, SnapshotRecord, VolumeRecord, dump, insert, now_us
+from backends.loop.records import GroupRecord, SnapshotRecord, VolumeRecord, dump, now_us, row_of
 from backends.loop.volumes import existing, refuse_attached
 from csi_core.faults import fault
 from csi_core.model import GroupSnapshot, GroupSnapshotSpec, Snapshot, SnapshotSpec
@@ -139,12 +139,6 @@ def _take(
 ) -> None:
     records: list[SnapshotRecord | GroupRecord] = [*snapshots, group] if group else [*snapshots]
 
-    def begin(connection: sqlite3.Connection, placements: Sequence[Placement]) -> None:
-        for record in records:
-            insert(connection, record)
-        for placement in placements:
-            placement.record(connection)
-
     def finish(connection: sqlite3.Connection) -> None:
         for record in snapshots:
             connection.execute("UPDATE snapshot SET state = 'ready' WHERE key = ?", (record.key,))
@@ -160,7 +154,8 @@ def _take(
                 for present_bytes in (pool.layout.present_bytes(volume.key),)
             ]
             fault("loop.snapshot.before_commit")
-            pool.database.write(lambda connection: begin(connection, placements))
+            placed = [row for placement in placements for row in placement.rows()]
+            pool.database.insert([*map(row_of, records), *placed])
             fault("loop.snapshot.after_commit")
             reservation.commit()
         copying.take(

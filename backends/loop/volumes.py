@@ -10,7 +10,7 @@ from backends.loop import copying, handles
 from backends.loop.layout import Check
 from backends.loop.options import LoopParameters
 from backends.loop.pool import Pool
-from backends.loop.records import SnapshotRecord, State, VolumeRecord, dump, insert, now_us
+from backends.loop.records import SnapshotRecord, State, VolumeRecord, dump, now_us, row_of
 from csi_core.errors import FailedPrecondition, NotFound, OutOfRange
 from csi_core.faults import fault
 from csi_core.model import ContentSource, SizeRange, SourceKind, Volume, VolumeMode, VolumeSpec
@@ -90,6 +90,8 @@ def taken(pool: Pool, name: str) -> Volume | None:
         TimedOut: it is being copied, which goes on.
     """
     pool.join(_copy_name(name))
+    if name not in pool.names:
+        return None
     record = pool.records.volume_named(name)
     if record and record.state == "creating":
         with pool.claims.exclusive(record.key):
@@ -158,16 +160,13 @@ def _new_record(
 
 
 def _record(pool: Pool, record: VolumeRecord, present_bytes: int) -> None:
-    def work(connection: sqlite3.Connection) -> None:
-        insert(connection, record)
-        placement.record(connection)
-
     with (
         pool.reserve(record.charge_bytes) as reservation,
         pool.placed(record.key, record.size_bytes, present_bytes) as placement,
     ):
+        pool.names.add(record.name)
         fault("loop.create.before_commit")
-        pool.database.write(work)
+        pool.database.insert([row_of(record), *placement.rows()])
         fault("loop.create.after_commit")
         reservation.commit()
 

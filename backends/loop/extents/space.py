@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from backends.loop.database import PoolDatabase
+from backends.loop.database import PoolDatabase, Row
 from backends.loop.records import RunRecord
 from csi_core._allocator import HELD_OWNED, HELD_QUARANTINED, ExtentPool, RunConflictError
 from csi_core.errors import Busy, DataLoss, NoSpace
@@ -35,15 +35,19 @@ class Taken:
         self._lengthened = lengthened
         self.recorded = False
 
+    def rows(self) -> Sequence[Row]:
+        """The new ones; from now on they may be recorded."""
+        self.recorded = True
+        return [Row("run", (self._key, self._position + number, *run)) for number, run in enumerate(self.runs)]
+
     def record(self, connection: sqlite3.Connection) -> None:
         """Write the rows."""
-        self.recorded = True
+        rows = [row.values for row in self.rows()]
         if self._lengthened:
             connection.execute(
                 "UPDATE run SET length = ? WHERE key = ? AND position = ?",
                 (self._lengthened.length, self._key, self._position - 1),
             )
-        rows = [(self._key, self._position + number, *run) for number, run in enumerate(self.runs)]
         if rows:
             connection.executemany("INSERT INTO run VALUES (?, ?, ?, ?, ?)", rows)
 

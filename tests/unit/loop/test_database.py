@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from backends.loop.database import PoolDatabase
+from backends.loop.database import PoolDatabase, Row
 from csi_core.errors import Busy, ConfigError, DataLoss, NoSpace, NotFound, Unavailable
 
 PUT = "INSERT INTO trash VALUES (?, ?)"
@@ -21,6 +23,29 @@ def database(tmp_path: Path) -> Iterator[PoolDatabase]:
     opened = PoolDatabase(tmp_path / "pool.db")
     yield opened
     opened.close()
+
+
+@contextmanager
+def queued(database: PoolDatabase) -> Iterator[Callable[..., Future[Any]]]:
+    """What is submitted in the block waits for one commit, and then shares the next."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(_: sqlite3.Connection) -> None:
+        entered.set()
+        assert go_on.wait(5)
+
+    with ThreadPoolExecutor(128) as threads:
+        futures = [threads.submit(database.write, slow)]
+        assert entered.wait(5)
+
+        def submit(call: Callable[..., Any], *arguments: object) -> Future[Any]:
+            futures.append(threads.submit(call, *arguments))
+            return futures[-1]
+
+        yield submit
+        while len(database._queue) < len(futures) - 1:
+            pass
+        go_on.set()
 
 
 def keys(database: PoolDatabase) -> list[str]:
@@ -56,53 +81,54 @@ def test_many_threads_lose_nothing(database: PoolDatabase) -> None:
 def test_callers_that_wait_share_one_commit(database: PoolDatabase) -> None:
     commits: list[str] = []
     database._writer.set_trace_callback(lambda text: commits.append(text) if text == "COMMIT" else None)
-    entered, go_on = threading.Event(), threading.Event()
-
-    def slow(connection: sqlite3.Connection) -> None:
-        entered.set()
-        assert go_on.wait(5)
-        connection.execute(PUT, ("slow", 0))
-
-    with ThreadPoolExecutor(20) as threads:
-        futures = [threads.submit(database.write, slow)]
-        assert entered.wait(5)
-        futures += [threads.submit(database.execute, PUT, (f"{number}", 0)) for number in range(19)]
-        while len(database._queue) < 19:
-            pass
-        go_on.set()
-        for future in futures:
-            future.result()
+    with queued(database) as submit:
+        for number in range(19):
+            submit(database.execute, PUT, (f"{number}", 0))
     assert len(commits) == 2
-    assert len(keys(database)) == 20
+    assert len(keys(database)) == 19
+
+
+def test_rows_of_callers_that_wait_are_inserted_by_one_statement(database: PoolDatabase) -> None:
+    inserts: list[str] = []
+    database._writer.set_trace_callback(lambda text: inserts.append(text) if text.startswith("INSERT") else None)
+    with queued(database) as submit:
+        futures = [submit(database.insert, [Row("trash", (f"{number:03}", number))]) for number in range(100)]
+        futures.append(submit(database.insert, [Row("trash", ("several", 1)), Row("trash", ("rows", 2))]))
+    assert [future.result() for future in futures] == [None] * 101
+    assert len(keys(database)) == 102
+    assert len(inserts) == 2, "64 rows each at most"
+
+
+def test_a_row_whose_key_is_taken_hurts_no_other_of_its_batch(database: PoolDatabase) -> None:
+    database.execute(PUT, ("taken", 0))
+    with queued(database) as submit:
+        good = submit(database.insert, [Row("trash (charge_bytes, key)", (1, "good"))])
+        taken = submit(database.insert, [Row("trash", ("undone", 0)), Row("trash", ("taken", 0))])
+        late = submit(database.execute, PUT, ("late", 0))
+    with pytest.raises(Busy, match="repeat"):
+        taken.result()
+    assert good.result() is None
+    assert late.result() == 1
+    assert keys(database) == ["good", "late", "taken"]
 
 
 def test_one_failing_operation_hurts_no_other_of_its_batch(database: PoolDatabase) -> None:
     database.execute(PUT, ("taken", 0))
-    entered, go_on = threading.Event(), threading.Event()
-
-    def slow(_: sqlite3.Connection) -> None:
-        entered.set()
-        assert go_on.wait(5)
 
     def refusing(connection: sqlite3.Connection) -> None:
         connection.execute(PUT, ("undone", 0))
         raise NotFound("refused")
 
-    with ThreadPoolExecutor(8) as threads:
-        threads.submit(database.write, slow)
-        assert entered.wait(5)
-        good = threads.submit(database.execute, PUT, ("good", 0))
-        refused = threads.submit(database.write, refusing)
-        taken = threads.submit(database.execute, PUT, ("taken", 1))
-        late = threads.submit(database.execute, PUT, ("late", 0))
-        while len(database._queue) < 4:
-            pass
-        go_on.set()
-        assert good.result() == late.result() == 1
-        with pytest.raises(NotFound, match="refused"):
-            refused.result()
-        with pytest.raises(Busy, match="repeat"):
-            taken.result()
+    with queued(database) as submit:
+        good = submit(database.execute, PUT, ("good", 0))
+        refused = submit(database.write, refusing)
+        taken = submit(database.execute, PUT, ("taken", 1))
+        late = submit(database.execute, PUT, ("late", 0))
+    assert good.result() == late.result() == 1
+    with pytest.raises(NotFound, match="refused"):
+        refused.result()
+    with pytest.raises(Busy, match="repeat"):
+        taken.result()
     assert keys(database) == ["good", "late", "taken"]
 
 

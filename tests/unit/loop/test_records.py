@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backends.loop.database import PoolDatabase
-from backends.loop.records import GroupRecord, Records, SnapshotRecord, VolumeRecord, dump, insert
+from backends.loop.records import GroupRecord, Records, SnapshotRecord, VolumeRecord, dump, row_of
 from csi_core.model import ContentSource, SourceKind
 
 
@@ -46,7 +46,7 @@ def records(database: PoolDatabase) -> Records:
 
 
 def put(database: PoolDatabase, *rows: VolumeRecord | SnapshotRecord | GroupRecord) -> None:
-    database.write(lambda connection: [insert(connection, row) for row in rows])
+    database.insert([row_of(row) for row in rows])
 
 
 def test_a_volume_comes_back_as_it_went_in(database: PoolDatabase, records: Records) -> None:
