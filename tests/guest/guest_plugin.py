@@ -1,8 +1,8 @@
 """Tests marked ``needs_kernel(feature)`` run here where the kernel has the feature, else in a guest.
 
-One guest a group (a tier of the tests), booted in the background once the tests are collected. In it a second pytest
-runs the same node ids and writes each report as a line of JSON to a file; here the reports are replayed when it is the
-item's turn, so that counts, durations, ``-x`` and everything else see them as if the test had run here.
+One guest a group (a tier of the tests, or a part of one), booted in the background once the tests are collected. In it
+a second pytest runs the same node ids and writes each report as a line of JSON to a file; here the reports are replayed
+when it is the item's turn, so that counts, durations, ``-x`` and everything else see them as if the test had run here.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ SILENCE_S = 420.0
 PANICS = 6
 """A guest's kernel is not what is tested, and 6.1 as User Mode Linux panics now and then in the threads of RAID. What
 was running is run again in a new guest, once; and no more than so many new guests are booted."""
+
+ITEMS_A_GUEST = 240
+"""What is more of a group is for another guest; a boot takes some ten seconds."""
 
 POLL_S = 0.1
 QUIET_S = 2.0
@@ -274,15 +277,29 @@ class Guests:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if session.config.option.collectonly:
             return
-        items: dict[str, list[pytest.Item]] = {}
-        for item in filter(runs_in_guest, session.items):
-            items.setdefault(self._group_of(item), []).append(item)
         # The largest first: it takes longest.
-        for name, members in sorted(items.items(), key=lambda group: -len(group[1])):
+        for name, members in sorted(self._grouped(session.items), key=lambda group: -len(group[1])):
             group = self._groups[name] = Group(name, self._config, members)
             self._group_of_id.update((item.nodeid, group) for item in members)
             arguments = (self._slots, self._before_boot)
             threading.Thread(target=group.run, args=arguments, name=f"guest-{name}", daemon=True).start()
+
+    def _grouped(self, items: Sequence[pytest.Item]) -> Iterator[tuple[str, list[pytest.Item]]]:
+        """By name, and in parts of whole files where there are many, so that CPUs can share them."""
+        groups: dict[str, list[list[pytest.Item]]] = {}
+        for item in filter(runs_in_guest, items):
+            files = groups.setdefault(self._group_of(item), [])
+            if not files or files[-1][-1].path != item.path:
+                files.append([])
+            files[-1].append(item)
+        for name, files in groups.items():
+            part, number = [*files[0]], 1
+            for file in files[1:]:
+                if len(part) + len(file) > ITEMS_A_GUEST:
+                    yield f"{name}-{number}", part
+                    part, number = [], number + 1
+                part += file
+            yield (f"{name}-{number}" if number > 1 else name), part
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:

@@ -56,14 +56,13 @@ def clear(group: str, keep: Sequence[str] = ()) -> None:
     """Take away all LVs but ``keep``, and zero the start of each disk as far as they reached."""
     said = lvm(
         "pvs", "--reportformat", "json", "--units", "b", "--nosuffix", "--segments", "-S", f"vg_name={group}",
-        "-o", "pv_name,pe_start,pvseg_start,pvseg_size,lv_name",
+        "-o", "pv_name,pe_start,pvseg_start,pvseg_size,lv_name,vg_extent_size",
     )  # fmt: skip
     found = json.loads(said)["report"][0]["pvseg"]
-    leftover = [f"{group}/{lv}" for lv in volumes(group) if lv not in keep]
-    if not leftover:
+    if {line["lv_name"] for line in found} <= {"", *keep}:
         return
-    extent = int(lvm("vgs", "--noheadings", "--units", "b", "--nosuffix", "-o", "vg_extent_size", group))
-    lvm("lvremove", "-y", "-f", *leftover)
+    extent = int(found[0]["vg_extent_size"])
+    lvm("lvremove", "-y", "-f", *(f"{group}/{lv}" for lv in volumes(group) if lv not in keep))
     begin: dict[str, int] = {}
     reach: dict[str, int] = {}
     for line in found:

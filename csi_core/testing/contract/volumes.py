@@ -39,21 +39,21 @@ NAMES = (
 )
 """Every name that a CO may choose: any Unicode but control characters, at most 128 bytes (CSI "Size Limits")."""
 
-BAD_HANDLES = {
-    "empty": "",
-    "dot": ".",
-    "dots": "..",
-    "slash": "/",
-    "outside": "../../etc/passwd",
-    "below": "a/b",
-    "long": "x" * 4096,
-    "zero": "\0",
-    "umlaut": "näme",
-    "unknown": "no-such-handle",
-    "option": "-rf",
-    "star": "*",
-    "percent": "%",
-}
+BAD_HANDLES = (
+    "",
+    ".",
+    "..",
+    "/",
+    "../../etc/passwd",
+    "a/b",
+    "x" * 4096,
+    "\0",
+    "näme",
+    "no-such-handle",
+    "-rf",
+    "*",
+    "%",
+)
 """What an administrator or an attacker may write as a handle."""
 
 
@@ -187,14 +187,14 @@ class VolumeTests(Selection):
         with case.attached(again.value, mode) as content:
             assert content.empty()
 
-    @pytest.mark.parametrize("handle", BAD_HANDLES.values(), ids=BAD_HANDLES)
-    def test_unknown_handles(self, case: BackendCase, handle: str) -> None:
+    def test_unknown_handles(self, case: BackendCase) -> None:
         """Handles come from the outside: what is none is not there, and is deleted and detached without harm."""
         volume = case.create("data", self.volume_modes[0])
-        assert case.backend.get_volume(handle) is None
-        case.backend.delete_volume(handle, case.secrets)
-        case.backend.detach_volume(handle)
-        assert case.volumes() == [volume]
+        for handle in BAD_HANDLES:
+            assert case.backend.get_volume(handle) is None, handle
+            case.backend.delete_volume(handle, case.secrets)
+            case.backend.detach_volume(handle)
+            assert case.volumes() == [volume], handle
 
     @pytest.mark.parametrize("change", ["upper", "suffix", "prefix", "path"])
     def test_handles_are_exact(self, case: BackendCase, change: str) -> None:
