@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import guest_plugin
 import pytest
+from guest_plugin import Guests
 
 GUEST = Path(__file__).parents[1] / "guest"
 
@@ -198,3 +202,18 @@ def test_a_kernel_that_has_the_feature_needs_no_guest(suite: Suite) -> None:
     makes_wings = "import guest_features\nguest_features.PROBES['wings'] = lambda: True\n"
     assert "1 passed" in suite(makes_wings + tests).stdout.splitlines()[-1]
     assert "1 failed" in suite(makes_wings + tests, always="1").stdout.splitlines()[-1], "it ran in a guest"
+
+
+def test_a_large_tier_is_shared_by_guests_in_whole_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest_plugin, "runs_in_guest", lambda item: True)
+    monkeypatch.setattr(guest_plugin, "ITEMS_A_GUEST", 5)
+    files = {"small/one": 2, "large/one": 2, "large/two": 3, "large/three": 9, "large/four": 1}
+    items = [SimpleNamespace(path=Path(name)) for name, count in files.items() for _ in range(count)]
+    guests = Guests(SimpleNamespace(), lambda item: item.path.parent.name, True, print)  # type: ignore[arg-type]
+    shared = {name: Counter(str(item.path) for item in part) for name, part in guests._grouped(items)}  # type: ignore[arg-type]
+    assert shared == {
+        "small": {"small/one": 2},
+        "large-1": {"large/one": 2, "large/two": 3},
+        "large-2": {"large/three": 9},
+        "large-3": {"large/four": 1},
+    }
