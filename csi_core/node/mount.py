@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ _MOVE_MOUNT_F_EMPTY_PATH: Final = 4
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
 _UMOUNT_NOFOLLOW: Final = 8
+_BUSY_FOR_A_MOMENT_S: Final = 1.0
+_BUSY_POLL_S: Final = 0.01
 
 ATTRIBUTES: Final = {
     "ro": 0x01,
@@ -157,13 +160,19 @@ def bind(source: Path, target: Path, attributes: Sequence[str] = ()) -> None:
 
 
 def unmount(path: Path) -> bool:
-    """Take away the mount on top at ``path``; False where it is in use. Never lazily: a detach may follow."""
-    if _libc.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code == errno.EBUSY:
-        return False
-    raise _explain(OSError(code, os.strerror(code)), f"unmounting {path}", "")
+    """Take away the mount on top at ``path``; False where it stays in use. Never lazily: a detach may follow.
+
+    Who only looks at it uses it for a moment: whoever reads its statistics, or grows it. That is waited for.
+    """
+    give_up = time.monotonic() + _BUSY_FOR_A_MOMENT_S
+    while _libc.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW) != 0:
+        code = ctypes.get_errno()
+        if code != errno.EBUSY:
+            raise _explain(OSError(code, os.strerror(code)), f"unmounting {path}", "")
+        if time.monotonic() >= give_up:
+            return False
+        time.sleep(_BUSY_POLL_S)
+    return True
 
 
 _REASONS: Final = {

@@ -28,6 +28,7 @@ from csi_core.model import (
     VolumeSpec,
 )
 from csi_core.node.freeze import frozen
+from csi_core.node.mount import unmount
 from csi_core.node.mounted import MountedFilesystem, filesystem_on
 from csi_core.parameters import Parameters
 
@@ -136,7 +137,7 @@ class Cluster:
             try:
                 yield target
             finally:
-                command("umount", str(target))
+                assert unmount(target), f"{target} is in use"
         finally:
             self.detach(volume)
 

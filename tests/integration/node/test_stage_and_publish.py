@@ -239,6 +239,14 @@ def test_unpublish_says_who_holds_it(node: Node) -> None:
     node.unpublish()
 
 
+def test_what_is_looked_at_for_a_moment_is_waited_for(node: Node) -> None:
+    node.stage(filesystem())
+    looking = (node.publish(filesystem()) / "file").open("w")
+    threading.Timer(0.3, looking.close).start()
+    node.unpublish()
+    assert looking.closed
+
+
 def test_stacked_mounts_are_all_taken_away(node: Node) -> None:
     node.stage(filesystem())
     target = node.publish(filesystem())
