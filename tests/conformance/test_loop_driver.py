@@ -62,8 +62,9 @@ class TestExt4OnXfs(DriverContract):
 
 
 class TestXfsOnExt4(TestExt4OnXfs):
-    """Copies are read and written."""
+    """Copies are read and written. A restart in order is tried above: a kill asks for more."""
 
+    test_restarted_after_every_step = None
     host: ClassVar = staticmethod(ext4_filesystem)
     fs_type: ClassVar = "xfs"
     size_bytes: ClassVar = 320 << 20
@@ -72,6 +73,7 @@ class TestXfsOnExt4(TestExt4OnXfs):
 class TestPackedExt4(TestExt4OnXfs):
     """One file holds all of them, and copies are read and written."""
 
+    test_restarted_after_every_step = None
     size_bytes: ClassVar = 16 << 20
     parameters: ClassVar = {"provisioning": "thick"}
 
