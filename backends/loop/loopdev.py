@@ -14,12 +14,12 @@ import stat
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
+from backends.loop.loop_control import free_number, opened, read_attribute, renew, write_attribute
 from csi_core.errors import Busy, StorageFailure, Unavailable
 
 __all__ = [
@@ -39,15 +39,12 @@ __all__ = [
 BLOCK_SIZE_BYTES: Final = 4096
 """Set at configure time: with 512-byte sectors over a reflinked XFS file, direct I/O is refused silently."""
 
-_CONTROL: Final = Path("/dev/loop-control")
 _SYS_BLOCK: Final = Path("/sys/block")
 _LOOP_CLR_FD: Final = 0x4C01
 _LOOP_SET_STATUS64: Final = 0x4C04
 _LOOP_GET_STATUS64: Final = 0x4C05
 _LOOP_SET_CAPACITY: Final = 0x4C07
 _LOOP_CONFIGURE: Final = 0x4C0A
-_LOOP_CTL_REMOVE: Final = 0x4C81
-_LOOP_CTL_GET_FREE: Final = 0x4C82
 _BLKGETSIZE64: Final = 0x80081272
 _BLKROSET: Final = 0x125D
 _READ_ONLY: Final = 1
@@ -62,7 +59,6 @@ _GOING: Final = (errno.ENOENT, errno.ENXIO, errno.ENODEV)
 """Opening a device that is being removed or, before Linux 6.11, unbound at this moment."""
 
 _FREE_ATTEMPTS: Final = 200
-_NODE_WAIT_S: Final = 2.0
 _DETACH_WAIT_S: Final = 5.0
 _POLL_S: Final = 0.005
 
@@ -122,17 +118,17 @@ class LoopDevice:
     @property
     def direct_io(self) -> bool:
         """Whether the device bypasses the host's page cache, read back from the kernel."""
-        return _read_sys(self.number, "loop/dio") == "1"
+        return read_attribute(self.number, "loop/dio") == "1"
 
     @property
     def backing_path(self) -> str:
         """The backing file as the kernel names it now; ends in `` (deleted)`` for an unlinked one."""
-        return _read_sys(self.number, "loop/backing_file")
+        return read_attribute(self.number, "loop/backing_file")
 
     @property
     def writes(self) -> tuple[int, int, int]:
         """How many writes and discards have ended since the device was made, and how many are under way."""
-        ended, under_way = _read_sys(self.number, "stat").split(), _read_sys(self.number, "inflight").split()
+        ended, under_way = read_attribute(self.number, "stat").split(), read_attribute(self.number, "inflight").split()
         return int(ended[4]), int(ended[11]), int(under_way[1])
 
     @property
@@ -174,12 +170,12 @@ def attach(
         + _CONFIG_TAIL
     )
     for _ in range(_FREE_ATTEMPTS):
-        number = _control(_LOOP_CTL_GET_FREE)
-        if _renew(number):
+        number = free_number()
+        if renew(number):
             continue
         try:
             # Opened for writing here only: the kernel takes a read-only descriptor as the wish for a read-only device.
-            with _opened(number, os.O_RDWR) as device:
+            with opened(number, os.O_RDWR) as device:
                 fcntl.ioctl(device, _LOOP_CONFIGURE, config)
                 # The read-only mark of an earlier user of this device outlives its detach.
                 fcntl.ioctl(device, _BLKROSET, struct.pack("=i", read_only))
@@ -223,15 +219,15 @@ def fit_size(device: LoopDevice, size_bytes: int) -> int:
     Raises:
         StorageFailure: the kernel refused.
     """
-    with _opened(device.number) as opened:
-        present = _size(opened)
+    with opened(device.number) as descriptor:
+        present = _size(descriptor)
         if present >= size_bytes:
             return present
         if device.size_limit_bytes:
-            _set_status(opened, device, size_limit_bytes=size_bytes, flags=device.flags)
+            _set_status(descriptor, device, size_limit_bytes=size_bytes, flags=device.flags)
         else:
-            fcntl.ioctl(opened, _LOOP_SET_CAPACITY)
-        present = _size(opened)
+            fcntl.ioctl(descriptor, _LOOP_SET_CAPACITY)
+        present = _size(descriptor)
     if present < size_bytes:
         raise StorageFailure(f"{device.node} shows {present} bytes after growing to {size_bytes}")
     return present
@@ -239,9 +235,9 @@ def fit_size(device: LoopDevice, size_bytes: int) -> int:
 
 def limit_size(device: LoopDevice, size_bytes: int) -> LoopDevice:
     """Show only the first ``size_bytes`` of a longer file (an expansion that was cut off before its commit)."""
-    with _opened(device.number) as opened:
-        _set_status(opened, device, size_limit_bytes=size_bytes, flags=device.flags)
-        return _status(device.number, opened) or device
+    with opened(device.number) as descriptor:
+        _set_status(descriptor, device, size_limit_bytes=size_bytes, flags=device.flags)
+        return _status(device.number, descriptor) or device
 
 
 def keep(device: LoopDevice) -> LoopDevice:
@@ -252,19 +248,19 @@ def keep(device: LoopDevice) -> LoopDevice:
     """
     if not device.flags & _AUTOCLEAR:
         return device
-    with _opened(device.number) as opened:
-        _set_status(opened, device, size_limit_bytes=device.size_limit_bytes, flags=device.flags & ~_AUTOCLEAR)
-        return _status(device.number, opened) or device
+    with opened(device.number) as descriptor:
+        _set_status(descriptor, device, size_limit_bytes=device.size_limit_bytes, flags=device.flags & ~_AUTOCLEAR)
+        return _status(device.number, descriptor) or device
 
 
 def tune_discard(device: LoopDevice, limit_bytes: int) -> None:
     """Cap one discard at ``limit_bytes``; 0 forbids, for good, every request that would punch a hole in the image."""
     # The limit outlives a detach, and setting it stops the queue for some 10 ms, a third of what a stage takes.
-    if _read_sys(device.number, "queue/discard_max_bytes") != str(limit_bytes):
-        _write_sys(device.number, "queue/discard_max_bytes", limit_bytes)
+    if read_attribute(device.number, "queue/discard_max_bytes") != str(limit_bytes):
+        write_attribute(device.number, "queue/discard_max_bytes", limit_bytes)
     if limit_bytes == 0:
         # Kernels from 6.17 on. On older ones write-zeroes may still punch; attach fills the holes again.
-        _write_sys(device.number, "queue/write_zeroes_unmap_max_bytes", 0)
+        write_attribute(device.number, "queue/write_zeroes_unmap_max_bytes", 0)
 
 
 def detach(device: LoopDevice) -> None:
@@ -275,12 +271,12 @@ def detach(device: LoopDevice) -> None:
     """
     if not _same(device, _shown(device.number)):
         return
-    with _opened(device.number) as opened:
-        if not _same(device, _status(device.number, opened)):
+    with opened(device.number) as descriptor:
+        if not _same(device, _status(device.number, descriptor)):
             return
         # The kernel would keep the mark for whatever is bound to the device next.
-        fcntl.ioctl(opened, _BLKROSET, struct.pack("=i", 0))
-        fcntl.ioctl(opened, _LOOP_CLR_FD)
+        fcntl.ioctl(descriptor, _BLKROSET, struct.pack("=i", 0))
+        fcntl.ioctl(descriptor, _LOOP_CLR_FD)
     give_up = time.monotonic() + _DETACH_WAIT_S
     while _same(device, _shown(device.number)):
         if time.monotonic() >= give_up:
@@ -288,7 +284,7 @@ def detach(device: LoopDevice) -> None:
         time.sleep(_POLL_S)
     for backing in (device.backing, device.backing.anywhere):
         _last_found.pop(backing, None)
-    _renew(device.number)
+    renew(device.number)
 
 
 def _same(device: LoopDevice, found: LoopDevice | None) -> bool:
@@ -296,62 +292,10 @@ def _same(device: LoopDevice, found: LoopDevice | None) -> bool:
     return found is not None and found.backing == device.backing
 
 
-def _control(request: int, number: int = 0) -> int:
-    try:
-        control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise Unavailable(f"{_CONTROL}: {error.strerror}; run as root, with the host's /dev") from error
-    try:
-        return fcntl.ioctl(control, request, number)
-    finally:
-        os.close(control)
-
-
-def _renew(number: int) -> bool:
-    """Remove an unbound device on which discards were forbidden; the kernel makes a new one when it is wanted.
-
-    It takes no other limit any more, so that thin images on it would never give back a block. Answers whether it was
-    removed: one that somebody has open, or has bound meanwhile, stays.
-    """
-    if _read_sys(number, "queue/discard_max_bytes") != "0" or _read_sys(number, "queue/discard_max_hw_bytes") == "0":
-        return False
-    with suppress(OSError):
-        _control(_LOOP_CTL_REMOVE, number)
-        return True
-    return False
-
-
-@contextmanager
-def _opened(number: int, mode: int = os.O_RDONLY) -> Iterator[int]:
-    # Read-only wherever that will do: closing a writable descriptor makes udev probe the device again and hold it open.
-    descriptor = os.open(_node(number), mode | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _node(number: int) -> Path:
-    """The device node; made where /dev is a static one that the kernel does not fill."""
-    node = Path(f"/dev/loop{number}")
-    give_up = time.monotonic() + _NODE_WAIT_S
-    while not node.exists():
-        text = _read_sys(number, "dev")
-        if text and time.monotonic() >= give_up:
-            major, minor = text.split(":")
-            with suppress(FileExistsError):
-                os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(int(major), int(minor)))
-            break
-        if not text:
-            raise FileNotFoundError(errno.ENOENT, "no such loop device", str(node))
-        time.sleep(_POLL_S)
-    return node
-
-
 def _shown(number: int) -> LoopDevice | None:
     """What is bound to a device now; None where nothing is, or where it is just going."""
     try:
-        with _opened(number) as device:
+        with opened(number) as device:
             return _status(number, device)
     except OSError as error:
         if error.errno in _GOING:
@@ -377,16 +321,16 @@ def _status(number: int, device: int) -> LoopDevice | None:
     return LoopDevice(number, backing, size_limit_bytes, fields[8])
 
 
-def _set_status(opened: int, device: LoopDevice, *, size_limit_bytes: int, flags: int) -> None:
+def _set_status(descriptor: int, device: LoopDevice, *, size_limit_bytes: int, flags: int) -> None:
     info = bytearray(_INFO.size)
     try:
         # Between being found and being opened, which is what keeps it, it may have gone to another volume.
-        if not _same(device, _status(device.number, opened)):
+        if not _same(device, _status(device.number, descriptor)):
             raise Busy(f"{device.node} was detached at this moment; repeat the call")
-        fcntl.ioctl(opened, _LOOP_GET_STATUS64, info)
+        fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, info)
         fields = list(_INFO.unpack(info))
         fields[4], fields[8] = size_limit_bytes, flags
-        fcntl.ioctl(opened, _LOOP_SET_STATUS64, _INFO.pack(*fields))
+        fcntl.ioctl(descriptor, _LOOP_SET_STATUS64, _INFO.pack(*fields))
     except OSError as error:
         raise StorageFailure(f"{device.node} cannot be changed: {error.strerror}") from error
 
@@ -395,16 +339,3 @@ def _size(device: int) -> int:
     answer = bytearray(8)
     fcntl.ioctl(device, _BLKGETSIZE64, answer)
     return int.from_bytes(answer, "little")
-
-
-def _read_sys(number: int, attribute: str) -> str:
-    try:
-        return (_SYS_BLOCK / f"loop{number}" / attribute).read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
-
-
-def _write_sys(number: int, attribute: str, value: int) -> None:
-    # A kernel without the attribute, or a read-only /sys: a missed optimisation, not a failure.
-    with suppress(OSError):
-        (_SYS_BLOCK / f"loop{number}" / attribute).write_text(str(value), encoding="ascii")

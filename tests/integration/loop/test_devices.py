@@ -92,7 +92,7 @@ def test_a_strangers_device_that_is_being_torn_down_is_passed_over(
     stranger = xfs.attach(xfs.create("stranger")).device
     volume = xfs.create("a")
     device = xfs.attach(volume).device
-    opened = loopdev._opened
+    opened = loopdev.opened
 
     @contextmanager
     def torn_down(number: int, mode: int = os.O_RDONLY) -> Iterator[int]:
@@ -101,6 +101,6 @@ def test_a_strangers_device_that_is_being_torn_down_is_passed_over(
         with opened(number, mode) as descriptor:
             yield descriptor
 
-    monkeypatch.setattr(loopdev, "_opened", torn_down)
+    monkeypatch.setattr(loopdev, "opened", torn_down)
     assert xfs.attach(volume).device == device
     assert stranger not in {found.node for found in loopdev.attached()}
