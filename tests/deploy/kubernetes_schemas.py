@@ -21,7 +21,7 @@ CRDS = (
     (modules.OPERATOR, "example/prometheus-operator-crd/*_podmonitors.yaml"),
 )
 
-# The module of csi-snapshot-metadata cannot be fetched: its one object, written down from its documentation.
+# The module of csi-snapshot-metadata cannot be fetched: its one object, written down from the CRD in its v1.1.0.
 SNAPSHOT_METADATA_SERVICE: Object = {
     "type": "object",
     "required": ["apiVersion", "kind", "metadata", "spec"],

@@ -89,7 +89,8 @@ NEEDED: dict[tuple[str, str], frozenset[Right]] = {
     | rights(GROUP_SNAPSHOT, "volumegroupsnapshotcontents", "get list watch patch")
     | rights(GROUP_SNAPSHOT, "volumegroupsnapshotcontents/status", "update patch"),
     ("snapshotter", "network"): LEADER,
-    # Its module is not published; v1.1.0's deploy/snapshot-metadata-cluster-role.yaml and its calls.
+    # Its module is not published: the calls in the source of v1.1.0 (commit a472d987d1f1), fewer than the rights in its
+    # deploy/snapshot-metadata-cluster-role.yaml but for the classes, which that file leaves out.
     ("snapshotMetadata", "always"): rights("cbt.storage.k8s.io", "snapshotmetadataservices", "get")  # its audience
     | rights("authentication.k8s.io", "tokenreviews", "create")  # who a client is
     | rights("authorization.k8s.io", "subjectaccessreviews", "create")  # whether it may read the snapshot

@@ -18,11 +18,25 @@ COMMON = "github.com/kubernetes-csi/csi-lib-utils"
 DEFINED = re.compile(r'\bflags?\.\w+\((?:&[\w.]+, *)?"([a-z-]+)"')
 
 UNPUBLISHED = {
-    "node-driver-registrar": ("v2.17.0", {"csi-address", "kubelet-registration-path", "v"}),
-    "liveness-probe": ("v2.19.0", {"csi-address", "probe-timeout", "http-endpoint", "v"}),
-    "csi-snapshot-metadata": ("v1.1.0", {"csi-address", "tls-cert", "tls-key", "v"}),
+    # commit c5794c45f34c, cmd/csi-node-driver-registrar/main.go
+    "node-driver-registrar": (
+        "v2.17.0",
+        {"connection-timeout", "csi-address", "enable-pprof", "health-port", "http-endpoint"}
+        | {"kubelet-registration-path", "mode", "plugin-registration-path", "timeout", "v", "version"},
+    ),
+    # commit d2d15a5e8217, cmd/livenessprobe/main.go
+    "liveness-probe": (
+        "v2.19.0",
+        {"csi-address", "health-port", "http-endpoint", "metrics-address", "metrics-path", "probe-timeout", "v"},
+    ),
+    # commit a472d987d1f1, pkg/sidecar/sidecar.go
+    "csi-snapshot-metadata": (
+        "v1.1.0",
+        {"audience", "csi-address", "disable-metrics", "http-endpoint", "kube-api-burst", "kube-api-qps", "kubeconfig"}
+        | {"max-streaming-duration-min", "metrics-path", "port", "timeout", "tls-cert", "tls-key", "v", "version"},
+    ),
 }
-"""Whose modules cannot be fetched: from the source of these versions."""
+"""Whose modules cannot be fetched: every flag in the source of these tags, and of klog's the one that is used, v."""
 
 IMAGES = {
     "node-driver-registrar": "registrar",
