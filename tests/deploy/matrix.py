@@ -65,6 +65,13 @@ CLASSES: Values = {
     "volumeGroupSnapshotClasses": {"all-on": {"default": True, "parameters": {"label": "nightly"}}},
     "volumeAttributesClasses": {"fast": {"parameters": {"iops": "3000"}}},
 }
+
+
+def _named(name: str, classes: Values) -> Values:
+    """The classes under another name: those of two drivers cannot be the same."""
+    return {kind: {f"{name}-{key}": given for key, given in of_kind.items()} for kind, of_kind in classes.items()}
+
+
 ALL_ON: Values = {
     "image": {"repository": "registry.example.com:5000/csi-core", "tag": "main", "digest": f"sha256:{'0' * 64}"},
     "imagePullSecrets": ["registry"],
@@ -101,9 +108,24 @@ ALL_ON: Values = {
             "snapshotMetadata": {"enabled": True, "tlsSecret": "metadata-tls", "caCert": "Y2E=", "audience": "backup"},
             "node": {**POD, "hostNetwork": True, "updateStrategy": {"type": "OnDelete"}},
             "controller": {**POD, "replicas": 2, "hostNetwork": True, "updateStrategy": {"type": "Recreate"}},
-            "resizer": {"tolerations": POD["tolerations"], "affinity": POD["affinity"]},
             **CLASSES,
-        }
+        },
+        # Over the values file of loop: what only a node-local driver has.
+        "loop": {
+            "csiDriver": {"requiresRepublish": True, "fsGroupPolicy": "ReadWriteOnceWithFSType"},
+            "defaultFsType": "xfs",
+            "secrets": [{"namespace": "team-a", "name": "pools"}],
+            "metrics": {"podMonitor": {"enabled": True}},
+            "node": {
+                **POD,
+                "hostNetwork": True,
+                "ports": {"health": 9839, "metrics": 9838},
+                "hostPaths": [*POD["hostPaths"], {"path": "/var/lib/csi-core/pool"}],
+            },
+            "resizer": {key: POD[key] for key in ("priorityClassName", "tolerations", "affinity")}
+            | {key: POD[key] for key in ("podAnnotations", "podLabels")},
+            **_named("loop", CLASSES),
+        },
     },
 }
 ALL_OFF: Values = {

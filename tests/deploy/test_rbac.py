@@ -115,10 +115,12 @@ def test_secrets_only_by_name() -> None:
         for rule in role["rules"]
         if "secrets" in rule["resources"]
     ]
-    rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["storage"], "verbs": ["get"]}
-    assert over_secrets == [("team-a", rule), ("team-b", rule)]
+    assert over_secrets == [
+        (namespace, {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [name], "verbs": ["get"]})
+        for namespace, name in (("team-a", "storage"), ("team-b", "storage"), ("team-a", "pools"))
+    ]
     bound = [thing["metadata"]["namespace"] for thing in rendered if "secret" in thing["metadata"]["name"]]
-    assert bound == ["team-a", "team-b"] * 2
+    assert bound == ["team-a", "team-b", "team-a"] * 2
 
 
 def published(sidecar: str) -> set[Right]:
