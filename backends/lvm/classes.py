@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from math import lcm
 from typing import Final, TypeVar
 
@@ -13,9 +13,8 @@ from backends.lvm import fronts, names, removal
 from backends.lvm.deviceclass import DeviceClass
 from backends.lvm.names import Kind
 from backends.lvm.options import LvmOptions
-from backends.lvm.records import Record
 from csi_core.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from csi_core.model import ContentSource, Page, SourceKind
+from csi_core.model import ContentSource, Page, Snapshot, SourceKind, Volume
 
 __all__ = ["DeviceClasses"]
 
@@ -24,7 +23,7 @@ _KIND_NAMES: Final[dict[Kind, str]] = {"v": "volume", "s": "snapshot", "g": "gro
 _EXTENT_BYTES: Final = 4 << 20
 """LVM's default, for a group that is not there yet."""
 
-T = TypeVar("T")
+T = TypeVar("T", Volume, Snapshot)
 
 
 class DeviceClasses:
@@ -129,8 +128,7 @@ class DeviceClasses:
         cursor: str,
         limit: int,
         kind: Kind,
-        entries: Callable[[DeviceClass], Iterator[Record]],
-        shown: Callable[[DeviceClass, Record], T],
+        entries: Callable[[DeviceClass, str], Iterable[T]],
     ) -> Page[T]:
         """One page of a listing over all classes, in the order of their names and of keys.
 
@@ -138,8 +136,7 @@ class DeviceClasses:
             cursor: the handle of the last entry of the page before, or "".
             limit: the most entries.
             kind: what is listed.
-            entries: answers the records of a class in the order of their keys.
-            shown: makes an entry of a record.
+            entries: answers what a class has after a key, in the order of keys.
 
         Raises:
             InvalidArgument: the cursor is none of ours.
@@ -147,19 +144,13 @@ class DeviceClasses:
         after = names.split(cursor, kind) if cursor else ("", "")
         if after is None:
             raise InvalidArgument(f"{cursor!r} is not a cursor of a listing of {_KIND_NAMES[kind]}s")
-        following = (
-            (cls, record)
-            for cls in self
-            if cls.name >= after[0]
-            for record in entries(cls)
-            if names.kind_of(record.key) == kind and (cls.name, record.key) > after
+        following = chain.from_iterable(
+            entries(cls, after[1] if cls.name == after[0] else "") for cls in self if cls.name >= after[0]
         )
-        listed = list(islice(following, limit + 1))
-        page = tuple(shown(cls, record) for cls, record in listed[:limit])
+        listed = tuple(islice(following, limit + 1))
         if len(listed) <= limit:
-            return Page(page)
-        cls, last = listed[limit - 1]
-        return Page(page, names.join(cls.name, last.key))
+            return Page(listed)
+        return Page(listed[:limit], listed[limit - 1].handle)
 
     def _home(self, source: ContentSource) -> DeviceClass:
         return self.present(source.handle, "s" if source.kind is SourceKind.SNAPSHOT else "v")[0]

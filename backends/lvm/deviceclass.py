@@ -20,6 +20,7 @@ from backends.lvm.report import Report, Reports
 from csi_core.background import BackgroundWork
 from csi_core.errors import CallError, FailedPrecondition, InvalidArgument, NotFound, StorageFailure
 from csi_core.locks import Held, Key, KeyedLocks
+from csi_core.model import Volume
 
 __all__ = ["DeviceClass"]
 
@@ -55,6 +56,7 @@ class DeviceClass:
         self._users: Counter[str] = Counter()
         self._users_mutex = threading.Lock()
         self._locks = KeyedLocks()
+        self._listed: tuple[Report, tuple[Volume, ...]] | None = None
 
     def close(self) -> None:
         """Stop all long work; the next start goes on with it."""
@@ -79,6 +81,15 @@ class DeviceClass:
 
     def _held(self, key: str) -> bool:
         return any(line.startswith(f"LV {names.lv_name(key)}:") for line in self._locks.held())
+
+    def volumes(self) -> tuple[Volume, ...]:
+        """The finished volumes in the order of their keys; the same objects while the group does not change."""
+        report = self.reports.current()
+        listed = self._listed
+        if listed is None or listed[0] is not report:
+            found = (r for r in report.records.values() if r.ready and names.kind_of(r.key) == "v")
+            listed = self._listed = report, tuple(record.volume(self.name) for record in found)
+        return listed[1]
 
     def volume(self, key: str) -> Record:
         """The finished volume ``key``.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -13,7 +14,6 @@ from backends.lvm import attachments, blocks, diagnosis, extents, groups, names,
 from backends.lvm.classes import DeviceClasses
 from backends.lvm.deviceclass import DeviceClass, visible_snapshot
 from backends.lvm.options import LvmOptions, LvmParameters, LvmSnapshotParameters
-from backends.lvm.records import Record
 from csi_core.errors import ConfigError, InvalidArgument
 from csi_core.health import Finding, HealthProblem
 from csi_core.hookspecs import API_VERSION, Host, hookimpl
@@ -150,10 +150,12 @@ class LvmBackend:
     def list_volumes(self, cursor: str, limit: int) -> Page[Volume]:
         """By class, then by key; a cursor is the handle of the last entry."""
 
-        def entries(cls: DeviceClass) -> Iterator[Record]:
-            return (record for record in cls.reports.current().records.values() if record.ready)
+        def entries(cls: DeviceClass, after_key: str) -> Sequence[Volume]:
+            listed = cls.volumes()
+            after = names.join(cls.name, after_key)
+            return listed[bisect_right(listed, after, key=lambda volume: volume.handle) :]
 
-        return self._classes.page(cursor, limit, "v", entries, lambda cls, record: record.volume(cls.name))
+        return self._classes.page(cursor, limit, "v", entries)
 
     @hookimpl
     def get_capacity(self, query: CapacityQuery) -> Capacity:
@@ -205,12 +207,13 @@ class LvmBackend:
         if volume_handle and only is None:
             return Page(())
 
-        def entries(cls: DeviceClass) -> Iterator[Record]:
+        def entries(cls: DeviceClass, after_key: str) -> Iterator[Snapshot]:
             if only and only[0] is not cls:
                 return iter(())
-            return iter(snapshots.listed(cls.reports.current(), only[1] if only else ""))
+            listed = snapshots.listed(cls.reports.current(), only[1] if only else "")
+            return (snapshots.public(cls, record) for record in listed if record.key > after_key)
 
-        return self._classes.page(cursor, limit, "s", entries, snapshots.public)
+        return self._classes.page(cursor, limit, "s", entries)
 
     @hookimpl
     def create_group_snapshot(self, spec: GroupSnapshotSpec) -> Outcome[GroupSnapshot]:

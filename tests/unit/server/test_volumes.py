@@ -211,6 +211,31 @@ def test_a_token_without_a_maximum_answers_all_the_rest(client: Client) -> None:
     assert not rest.next_token
 
 
+def test_a_listing_is_never_that_of_before(network: Client) -> None:
+    """The core keeps the last one, and answers it again as long as each volume is what it was."""
+    for name in ("a", "bb"):
+        network.create(name)
+    volumes = network.backend.volumes
+    _, second = sorted(volumes)
+
+    def listed(**asked: int) -> pb.ListVolumesResponse:
+        return network.controller.ListVolumes(pb.ListVolumesRequest(**asked))
+
+    before = listed()
+    volumes[second] = replace(volumes[second])
+    assert listed() == before
+    volumes[second] = replace(volumes[second], published_node_ids=("node-2",))
+    assert listed().entries[1].status.published_node_ids == ["node-2"]
+    volumes[second] = replace(volumes[second], size_bytes=77 * MIB)
+    assert listed().entries[1].volume.capacity_bytes == 77 * MIB
+    assert listed(max_entries=1).next_token
+    del volumes[second]
+    assert not listed(max_entries=1).next_token, "the same entry, and nothing after it"
+    volumes.clear()
+    assert not listed().entries
+    assert len(before.entries) == 2
+
+
 def test_capacity(client: Client) -> None:
     answer = client.controller.GetCapacity(pb.GetCapacityRequest())
     assert answer.available_capacity == 1000 * MIB
