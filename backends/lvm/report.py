@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -137,22 +137,26 @@ class Reports:
         for section, fields in _FIELDS.items():
             arguments += ["--configreport", section, "--options", fields]
         started_s = time.monotonic()
-        report = parse(self._lvm.report(*arguments), started_s)
+        report = parse(self._lvm.report(*arguments), started_s, self._last)
         self._last = report
         return report
 
 
-def parse(text: str, taken_s: float) -> Report:
+def parse(text: str, taken_s: float, before: Report | None = None) -> Report:
     """A report from LVM's JSON.
+
+    Args:
+        text: what LVM printed.
+        taken_s: when it was asked.
+        before: an earlier report of the group; of LVs that are as they were then, the records are taken over.
 
     Raises:
         StorageFailure: it is not as expected.
     """
     try:
-        (found,) = json.loads(_without_remarks(text))["report"]
+        (found,) = _loaded(text)["report"]
         (group,) = found["vg"]
         volumes = {line["lv_name"]: _volume(line) for line in found.get("lv", ())}
-        records = {record.key: record for lv in volumes.values() if (record := record_of(lv)) is not None}
         return Report(
             uuid=group["vg_uuid"],
             sequence=int(group["vg_seqno"]),
@@ -161,16 +165,33 @@ def parse(text: str, taken_s: float) -> Report:
             metadata_share=_metadata_share(int(group["vg_mda_size"]), int(group["vg_mda_free"])),
             disks=tuple(_disk(line) for line in found.get("pv", ())),
             volumes=volumes,
-            records=dict(sorted(records.items())),
+            records=dict(sorted(_records(volumes.values(), before.records if before else {}).items())),
             taken_s=taken_s,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StorageFailure(f"LVM's report cannot be read: {error!r}; is lvm2 2.03 or newer installed?") from error
 
 
-def _without_remarks(text: str) -> str:
-    """LVM prints remarks of its own between the lines of a report."""
-    return "\n".join(line for line in text.splitlines() if line.lstrip().startswith(_JSON_STARTS))
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        # LVM may print remarks of its own between the lines of a report.
+        lines = (line for line in text.splitlines() if line.lstrip().startswith(_JSON_STARTS))
+        return json.loads("\n".join(lines))
+
+
+def _records(volumes: Iterable[LogicalVolume], before: Mapping[str, Record]) -> dict[str, Record]:
+    """Those of ours by key. To decode tags takes most of the time, and from one report to the next few have changed."""
+    known = {record.lv.name: record for record in before.values()}
+    found: dict[str, Record] = {}
+    for lv in volumes:
+        record = known.get(lv.name)
+        if record is None or record.lv != lv:
+            record = record_of(lv)
+        if record is not None:
+            found[record.key] = record
+    return found
 
 
 def _metadata_share(size_bytes: int, free_bytes: int) -> float:

@@ -49,4 +49,6 @@ def _escape(text: str) -> str:
 
 
 def _unescape(text: str) -> str:
+    if "&" not in text:
+        return text
     return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), text.encode("ascii")).decode(errors="replace")

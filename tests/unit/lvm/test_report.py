@@ -24,7 +24,12 @@ def line(name: str, *, lv_tags: str = "", size: int = GIB, attr: str = "-wi-----
     }  # fmt: skip
 
 
-def report(*lines: dict[str, str], free: tuple[int, ...] = (GIB,), attrs: tuple[str, ...] = ()) -> Report:
+def report(
+    *lines: dict[str, str],
+    free: tuple[int, ...] = (GIB,),
+    attrs: tuple[str, ...] = (),
+    before: Report | None = None,
+) -> Report:
     group = {
         "vg_name": "vg0", "vg_uuid": "U", "vg_seqno": "7", "vg_extent_size": str(EXTENT), "vg_free": str(sum(free)),
         "vg_mda_size": "1000", "vg_mda_free": "250",
@@ -33,7 +38,7 @@ def report(*lines: dict[str, str], free: tuple[int, ...] = (GIB,), attrs: tuple[
         {"pv_name": f"/dev/sd{number}", "pv_free": str(size), "pv_attr": attrs[number] if attrs else "a--"}
         for number, size in enumerate(free)
     ]
-    return parse(json.dumps({"report": [{"vg": [group], "pv": disks, "lv": list(lines)}]}), 0.0)
+    return parse(json.dumps({"report": [{"vg": [group], "pv": disks, "lv": list(lines)}]}), 0.0, before)
 
 
 def tagged(**fields: str) -> str:
@@ -53,6 +58,20 @@ def test_only_ours_are_records():
     )
     assert list(found.records) == [KEY]
     assert len(found.volumes) == 4
+
+
+def test_records_are_taken_over_while_their_lvs_are_as_they_were():
+    same, grown = (line(names.lv_name(names.make_key("v", n)), lv_tags=tagged(name=n)) for n in ("same", "grown"))
+    tagged_anew = line(names.lv_name(KEY), lv_tags=tagged(name="data"))
+    before = report(same, grown, tagged_anew, line(names.lv_name(SNAP), lv_tags=tagged(name="gone")))
+    grown = {**grown, "lv_size": str(2 * GIB)}
+    tagged_anew = line(names.lv_name(KEY), lv_tags=tagged(name="data", formatted="ext4"))
+    foreign = line(names.lv_name(SNAP))
+    found = report(same, grown, tagged_anew, foreign, before=before)
+    assert found == report(same, grown, tagged_anew, foreign)
+    assert found.records != before.records
+    key = names.make_key("v", "same")
+    assert found.records[key] is before.records[key]
 
 
 def test_a_volume():
