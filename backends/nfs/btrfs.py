@@ -26,6 +26,7 @@ _INODE_LOOKUP: Final = 0xD0009412
 _SNAPSHOT_CREATE: Final = 0x50009417
 _QGROUP_CREATE: Final = 0x4010942A
 _QGROUP_LIMIT: Final = 0x8030942B
+_SUBVOLUME_INFO: Final = 0x81F8943C
 
 _NAME_ARGS: Final = struct.Struct("=q4088s")
 _NAME_ARGS_V2: Final = struct.Struct("=qQQ4Q4040s")
@@ -36,6 +37,10 @@ _LOOKUP_BYTES: Final = 4096
 _SEARCH: Final = struct.Struct("=7Q4I4Q")
 _SEARCH_BYTES: Final = 4096
 _ITEM: Final = struct.Struct("=3Q2I")
+
+_SUBVOLUME_INFO_BYTES: Final = 504
+_CHANGED_OFFSET: Final = 8 + 256 + 4 * 8 + 3 * 16
+"""Of ctransid in struct btrfs_ioctl_get_subvol_info_args."""
 
 _QUOTA_TREE: Final = 8
 _STATUS: Final = 240
@@ -89,6 +94,12 @@ class Subvolumes:
         """A writable snapshot; what has reached the server is in it, written to the disk or not."""
         _ioctl(parent, _SNAPSHOT_CREATE, _NAME_ARGS_V2.pack(source, 0, 0, 0, 0, 0, 0, DATA.encode()))
         return self._made(parent)
+
+    def version(self, content: int) -> int:
+        """The transaction that changed the subvolume last; exact once all is committed (``sync``)."""
+        answer = bytearray(_SUBVOLUME_INFO_BYTES)
+        fcntl.ioctl(content, _SUBVOLUME_INFO, answer)
+        return int(struct.unpack_from("=Q", answer, _CHANGED_OFFSET)[0])
 
     def limit(self, tree_id: int, limit_bytes: int) -> None:
         """What the subvolume refers to, shared with others or not."""

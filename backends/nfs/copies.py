@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Final, Literal
 
 from backends.nfs.records import Record
-from backends.nfs.root import Place
+from backends.nfs.root import place_of
 from backends.nfs.sizing import DATA
 from backends.nfs.storage import Storage
 from backends.nfs.trees import copy_tree, newest_change_ns, opened_directory
@@ -14,13 +15,12 @@ from csi_core.background import Task
 from csi_core.errors import Busy
 from csi_core.faults import fault
 
-__all__ = ["Consistency", "filled", "used_bytes"]
+__all__ = ["Consistency", "changed", "filled", "moment_ns", "used_bytes", "written"]
 
 Consistency = Literal["volume", "file"]
 """What of a volume that is written to is of one moment: all of it, or each file."""
 
-_COARSE_CLOCK: Final = 5
-"""CLOCK_REALTIME_COARSE of linux/time.h, which the time module lacks."""
+_CLOCK: Final = "clock"
 
 
 def used_bytes(storage: Storage, source: Record) -> int:
@@ -46,8 +46,7 @@ def filled(
         NoSpace: it does not fit.
         DataLoss: the source's content is gone.
     """
-    place: Place = "volumes" if source.key.startswith("v") else "snapshots"
-    with storage.index.reading(source.key), storage.root.data(place, source.key) as content:
+    with storage.index.reading(source.key), storage.root.data(place_of(source.key), source.key) as content:
         fault("nfs.copy.before_copy")
         if storage.sizing.snapshots:
             tree_id = storage.sizing.snapshot(content, directory)
@@ -55,13 +54,19 @@ def filled(
         else:
             tree_id = storage.sizing.make(directory)
             storage.sizing.limit(tree_id, limit_bytes)
+            began_ns = moment_ns(directory)
             with opened_directory(DATA, directory) as target:
-                _copy(storage, source, content, target, consistency, task)
+                _copy(storage, source, content, target, task)
+            if consistency == "volume" and written(storage, source) and changed(content, began_ns, task):
+                raise Busy(
+                    f"volume {source.key} was written to while it was copied, and a copy must be of one moment; repeat "
+                    f"the call when it is quiet, put the root on btrfs, or say consistency: file"
+                )
         fault("nfs.copy.after_copy")
         return tree_id
 
 
-def _copy(storage: Storage, source: Record, content: int, target: int, consistency: Consistency, task: Task) -> None:
+def _copy(storage: Storage, source: Record, content: int, target: int, task: Task) -> None:
     total_bytes, done_bytes = used_bytes(storage, source), 0
 
     def progress(more_bytes: int) -> None:
@@ -69,26 +74,34 @@ def _copy(storage: Storage, source: Record, content: int, target: int, consisten
         done_bytes += more_bytes
         task.progress(done_bytes, total_bytes)
 
-    began_ns = _next_tick_ns()
     copy_tree(content, target, progress, guarded=storage.root.guarded)
     fault("nfs.copy.before_sync")
     storage.sizing.sync_all(target)
-    if consistency == "volume" and _written(storage, source) and newest_change_ns(content, task.check) >= began_ns:
-        raise Busy(
-            f"volume {source.key} was written to while it was copied, and a copy must be of one moment; repeat the "
-            f"call when it is quiet, put the root on btrfs, or say consistency: file"
-        )
 
 
-def _next_tick_ns() -> int:
-    """Now, by the clock that files are stamped with: earlier changes are stamped earlier, later ones not."""
-    before_ns = time.clock_gettime_ns(_COARSE_CLOCK)
-    while (now_ns := time.clock_gettime_ns(_COARSE_CLOCK)) == before_ns:
-        time.sleep(0.0005)
-    return now_ns
+def moment_ns(directory: int) -> int:
+    """Now, by the clock that stamps files in ``directory``: earlier changes are stamped earlier, later ones not.
+
+    On a share that is its server's clock.
+    """
+    file = os.open(_CLOCK, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    try:
+        before_ns = os.fstat(file).st_ctime_ns
+        while (now_ns := os.fstat(file).st_ctime_ns) == before_ns:
+            time.sleep(0.0005)
+            os.fchmod(file, 0o600)
+        return now_ns
+    finally:
+        os.close(file)
+        os.unlink(_CLOCK, dir_fd=directory)
 
 
-def _written(storage: Storage, source: Record) -> bool:
+def changed(content: int, since_ns: int, task: Task) -> bool:
+    """Whether anything in the content was changed since a moment."""
+    return newest_change_ns(content, task.check) >= since_ns
+
+
+def written(storage: Storage, source: Record) -> bool:
     """Whether any node can have written to the source since its record was read."""
     if source.volume_key:
         return False

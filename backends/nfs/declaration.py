@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from backends.nfs.mutable import ExportMutable
 from backends.nfs.options import NfsParameters, NfsSnapshotParameters
 from csi_core.model import AccessMode, Description, Reach, SourceKind, VolumeMode
 
@@ -15,6 +16,7 @@ DECLARATION: Final = Description(
     access={VolumeMode.FILESYSTEM: frozenset(AccessMode)},
     sources=frozenset(SourceKind),
     parameters=NfsParameters,
+    mutable=ExportMutable,
     snapshot_parameters=NfsSnapshotParameters,
     size_granularity_bytes=4096,
     minimum_size_bytes=1 << 20,

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from backends.nfs.exportfs import Server
-from backends.nfs.records import Record
+from backends.nfs.records import Kind, Record
+from backends.nfs.root import Place
 from backends.nfs.storage import Storage
 from csi_core.errors import DataLoss
 from csi_core.health import Finding, HealthKind, HealthProblem
@@ -77,9 +78,10 @@ def findings(storage: Storage) -> Iterator[Finding]:
         yield Finding(f"{path} {address}", _STALE, "the export can be taken back", repairable=True)
     for stranger in storage.root.strangers():
         yield Finding(str(stranger), _STRANGER, "look what it is, then move it away")
-    for place, kind in (("volumes", "v"), ("snapshots", "s")):
-        for key in storage.root.keys("volumes" if place == "volumes" else "snapshots"):
-            if storage.index.find("v" if kind == "v" else "s", key) is None:
+    places: tuple[tuple[Place, Kind], ...] = (("volumes", "v"), ("snapshots", "s"), ("groups", "g"))
+    for place, kind in places:
+        for key in storage.root.keys(place):
+            if storage.index.find(kind, key) is None:
                 advice = f"look at {storage.options.root / place / key}; its content is as it was"
                 yield Finding(key, _UNREADABLE, advice)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from backends.nfs import diagnosis, snapshots, volumes
+from backends.nfs import diagnosis, groups, snapshots, volumes
 from backends.nfs.declaration import DECLARATION
 from backends.nfs.exportfs import KernelServer, Server
 from backends.nfs.mode import SERVER, SHARE
+from backends.nfs.mutable import ExportMutable
 from backends.nfs.options import NfsOptions, NfsParameters, NfsSnapshotParameters
 from backends.nfs.records import KEY, Record
 from backends.nfs.storage import Storage
@@ -22,6 +23,8 @@ from csi_core.model import (
     Created,
     Description,
     Existing,
+    GroupSnapshot,
+    GroupSnapshotSpec,
     Outcome,
     Page,
     PublishRequest,
@@ -55,7 +58,7 @@ class ExportMode:
 
     def start(self, host: Host) -> None:
         """Open the root and export what is published."""
-        self._opened = Storage(self._export, self._server, host.backend_name)
+        self._opened = Storage(self._export, self._server, host.backend_name, self._options.max_volumes_per_node)
         self._name = host.backend_name
         LEDGERS.announce(self._name, "export", self._opened.ledger)
 
@@ -74,6 +77,7 @@ class ExportMode:
 
     def create_volume(self, spec: VolumeSpec) -> Outcome[Volume]:
         """A directory with a limit and a record; nobody may mount it yet."""
+        self._refuse_unlimited(spec.mutable)
         record, made = volumes.create(self._storage, spec, _parameters(spec.parameters))
         return Created(self._volume(record)) if made else Existing(self._volume(record))
 
@@ -100,6 +104,11 @@ class ExportMode:
     def expand_volume(self, handle: str, size: SizeRange) -> int:
         """Raise the limit."""
         return volumes.expand(self._storage, handle, size)
+
+    def modify_volume(self, handle: str, mutable: Parameters, recorded_mutable: Mapping[str, str]) -> None:
+        """Export it in another way, where it is exported."""
+        self._refuse_unlimited(mutable)
+        volumes.modify(self._storage, handle, recorded_mutable)
 
     def publish_volume(self, request: PublishRequest) -> dict[str, str]:
         """Export it to the node's addresses."""
@@ -132,6 +141,25 @@ class ExportMode:
         found = self._page("s", cursor, limit, volume_handle)
         return Page(tuple(record.snapshot() for record in found.entries), found.next_cursor)
 
+    def create_group_snapshot(self, spec: GroupSnapshotSpec) -> Outcome[GroupSnapshot]:
+        """A copy of each, if all of them are quiet."""
+        parameters = spec.parameters
+        if isinstance(parameters, NfsSnapshotParameters) and parameters.consistency == "file":
+            raise InvalidArgument(
+                "consistency file cannot be had of a group, whose members are of one moment; leave it out"
+            )
+        record, made = groups.create(self._storage, spec)
+        return Created(self._group(record)) if made else Existing(self._group(record))
+
+    def delete_group_snapshot(self, handle: str) -> None:
+        """Into the trash with all of it."""
+        groups.delete(self._storage, handle)
+
+    def get_group_snapshot(self, handle: str) -> GroupSnapshot | None:
+        """From memory."""
+        record = self._storage.index.find("g", handle)
+        return self._group(record) if record else None
+
     def volume_health(self, handle: str) -> tuple[HealthProblem, ...]:
         """Content, limit and exports of one volume."""
         return tuple(diagnosis.volume_health(self._storage, volumes.existing(self._storage, handle)))
@@ -154,11 +182,23 @@ class ExportMode:
             raise Unavailable("the root is not open")
         return self._opened
 
+    def _refuse_unlimited(self, mutable: Parameters) -> None:
+        """The start refuses the same of the option."""
+        squash = mutable.squash if isinstance(mutable, ExportMutable) else None
+        if squash == "none" and self._storage.fs_type == "ext4" and self._export.size_enforcement == "quota":
+            raise InvalidArgument(
+                f"squash none cannot be had on {self._export.root}: it is on ext4, which lets root of a pod exceed the "
+                "volume's size; say root or all"
+            )
+
     def _context(self, record: Record) -> Mapping[str, str]:
         return {SERVER: self._options.server, SHARE: str(self._storage.root.share(record.key))}
 
     def _volume(self, record: Record) -> Volume:
         return record.volume(self._context(record))
+
+    def _group(self, record: Record) -> GroupSnapshot:
+        return record.group(self._storage.index.members(record.key))
 
     def _page(self, kind: str, cursor: str, limit: int, volume_key: str) -> Page[Record]:
         chosen = "s" if kind == "s" else "v"

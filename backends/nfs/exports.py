@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from backends.nfs.exportfs import Server
+from backends.nfs.mutable import in_force
 from backends.nfs.options import ExportOptions
 from backends.nfs.records import KEY, Record
 from backends.nfs.root import Root
@@ -41,6 +42,11 @@ class Exports:
         """Export a volume to the clients of its record, and first to the file. Repeated: nothing more."""
         self._write(record)
         self._grant(record, {address: record.clients()[address] for address in self.missing(record)})
+
+    def change(self, record: Record) -> None:
+        """Export a volume in another way, and then to the file: where the two differ, a start does it again."""
+        self._grant(record, record.clients())
+        self._write(record)
 
     def keep_out(self, record: Record, in_use: Iterable[str]) -> None:
         """End the access of every address that the record names no more.
@@ -74,7 +80,7 @@ class Exports:
             self._file(key).unlink(missing_ok=True)
         for record in published:
             if self._text(record) != self._read(record.key):  # exported in another way than is configured now
-                self._grant(record, record.clients())
+                self.change(record)
             self.let_in(record)
 
     def stale(self, known: Mapping[str, Record]) -> list[tuple[Path, str]]:
@@ -97,7 +103,7 @@ class Exports:
     def _grant(self, record: Record, clients: Mapping[str, bool]) -> None:
         for address, read_only in clients.items():
             fault("nfs.export.before_grant")
-            self._server.grant(self._root.share(record.key), address, self._line_options(record.key, read_only))
+            self._server.grant(self._root.share(record.key), address, self._line_options(record, read_only))
             fault("nfs.export.after_grant")
 
     def _write(self, record: Record) -> None:
@@ -126,18 +132,18 @@ class Exports:
         clients = sorted(record.clients().items())
         if not clients:
             return ""
-        entries = (f"{address}({self._line_options(record.key, read_only)})" for address, read_only in clients)
+        entries = (f"{address}({self._line_options(record, read_only)})" for address, read_only in clients)
         return f"{self._root.share(record.key)} {' '.join(entries)}\n"
 
-    def _line_options(self, key: str, read_only: bool) -> str:
-        options = self._options
+    def _line_options(self, record: Record, read_only: bool) -> str:
+        options, mutable = self._options, in_force(record.recorded_mutable)
         # The id stays when the filesystem moves to another host, and with it every file handle that nodes have.
-        fsid = uuid.UUID(bytes=hashlib.sha256(key.encode()).digest()[:16])
+        fsid = uuid.UUID(bytes=hashlib.sha256(record.key.encode()).digest()[:16])
         chosen = [
             "ro" if read_only else "rw",
-            "sync",
+            mutable.writes or "sync",
             "subtree_check" if options.subtree_check else "no_subtree_check",
-            _SQUASH[options.squash],
+            _SQUASH[mutable.squash or options.squash],
             f"sec={options.sec}",
             f"fsid={fsid}",
         ]

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from backends.nfs.records import Kind, Record
+from backends.nfs.records import Kind, Record, kind_of
 from csi_core.errors import Busy, NotFound
 
 __all__ = ["Index"]
@@ -19,13 +19,13 @@ class Index:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._records: dict[Kind, dict[str, Record]] = {"v": {}, "s": {}}
+        self._records: dict[Kind, dict[str, Record]] = {"v": {}, "s": {}, "g": {}}
         self._keys: dict[tuple[Kind, str], str] = {}
         self._readers: Counter[str] = Counter()
 
     def put(self, record: Record) -> None:
         """A new record, or a newer one."""
-        kind = _kind(record.key)
+        kind = kind_of(record.key)
         with self._mutex:
             self._records[kind][record.key] = record
             self._keys[kind, record.name] = record.key
@@ -36,7 +36,7 @@ class Index:
         Raises:
             Busy: one goes on.
         """
-        kind = _kind(key)
+        kind = kind_of(key)
         with self._mutex:
             self._refuse_read(key)
             record = self._records[kind].pop(key, None)
@@ -64,6 +64,10 @@ class Index:
         wanted = (r for r in self.all(kind) if r.key > key and (not volume_key or r.volume_key == volume_key))
         return heapq.nsmallest(limit, wanted, key=lambda record: record.key)
 
+    def members(self, group_key: str) -> list[Record]:
+        """The snapshots of a group."""
+        return [record for record in self.all("s") if record.group_key == group_key]
+
     @contextmanager
     def reading(self, key: str) -> Iterator[None]:
         """Keep ``key`` from being deleted while a copy of it goes on, beyond the call that began it.
@@ -72,7 +76,7 @@ class Index:
             NotFound: it was deleted before the copy's turn came.
         """
         with self._mutex:
-            if key not in self._records[_kind(key)]:
+            if key not in self._records[kind_of(key)]:
                 raise NotFound(f"there is no {key} any more to copy")
             self._readers[key] += 1
         try:
@@ -95,7 +99,3 @@ class Index:
     def _refuse_read(self, key: str) -> None:
         if key in self._readers:
             raise Busy(f"{key} is being copied; repeat the call when that has ended")
-
-
-def _kind(key: str) -> Kind:
-    return "v" if key.startswith("v") else "s"

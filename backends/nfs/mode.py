@@ -7,7 +7,7 @@ in the volume's context, :data:`SERVER` and :data:`SHARE`: no node looks at a re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
 from csi_core.health import Finding, HealthProblem
@@ -16,6 +16,8 @@ from csi_core.model import (
     Capacity,
     CapacityQuery,
     Description,
+    GroupSnapshot,
+    GroupSnapshotSpec,
     Outcome,
     Page,
     PublishRequest,
@@ -25,6 +27,7 @@ from csi_core.model import (
     Volume,
     VolumeSpec,
 )
+from csi_core.parameters import Parameters
 
 __all__ = ["SERVER", "SHARE", "Mode"]
 
@@ -65,6 +68,9 @@ class Mode(Protocol):
     def expand_volume(self, handle: str, size: SizeRange) -> int:
         """Grow; the new size in bytes."""
 
+    def modify_volume(self, handle: str, mutable: Parameters, recorded_mutable: Mapping[str, str]) -> None:
+        """Put mutable parameters in force."""
+
     def publish_volume(self, request: PublishRequest) -> dict[str, str]:
         """Let a node in."""
 
@@ -82,6 +88,15 @@ class Mode(Protocol):
 
     def list_snapshots(self, cursor: str, limit: int, volume_handle: str) -> Page[Snapshot]:
         """One page."""
+
+    def create_group_snapshot(self, spec: GroupSnapshotSpec) -> Outcome[GroupSnapshot]:
+        """Snapshot all members at one moment, or answer what has the name."""
+
+    def delete_group_snapshot(self, handle: str) -> None:
+        """Delete it and its members."""
+
+    def get_group_snapshot(self, handle: str) -> GroupSnapshot | None:
+        """Find by handle."""
 
     def volume_health(self, handle: str) -> tuple[HealthProblem, ...]:
         """What is wrong with a volume."""

@@ -122,6 +122,12 @@ class NfsOptions(Parameters):
     mount_options: tuple[str, ...] = Field(
         default=("nfsvers=4.2", "hard"), description="NFS mount options of every volume; a StorageClass may add more."
     )
+    max_volumes_per_node: int = Field(
+        default=0,
+        ge=0,
+        description="Volumes that one node may have at a time; 0: no limit. Nodes tell the scheduler, the controller "
+        "refuses more: say it to both.",
+    )
     export: ExportOptions | None = Field(default=None, description="Of mode export; left out on nodes.")
     share: ShareOptions | None = Field(default=None, description="Of mode share; left out on nodes.")
 

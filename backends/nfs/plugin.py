@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from pydantic import ValidationError
@@ -23,6 +24,8 @@ from csi_core.model import (
     Capacity,
     CapacityQuery,
     Description,
+    GroupSnapshot,
+    GroupSnapshotSpec,
     Outcome,
     Page,
     PublishRequest,
@@ -76,7 +79,8 @@ class NfsBackend:
     @hookimpl
     def describe(self) -> Description:
         """What the mode serves."""
-        return self._mode.describe() if self._mode else self.declaration
+        description = self._mode.describe() if self._mode else self.declaration
+        return replace(description, max_volumes_per_node=self._options.max_volumes_per_node)
 
     # -- volumes ------------------------------------------------------------------------------------
 
@@ -121,6 +125,13 @@ class NfsBackend:
         return self._controller.expand_volume(handle, size)
 
     @hookimpl
+    def modify_volume(self, handle: str, mutable: Parameters, recorded_mutable: dict[str, str]) -> None:
+        """Change how it is exported, or what becomes of its directory; no pod stops."""
+        if is_static(handle):
+            raise FailedPrecondition(f"volume {handle} is an export that this driver did not make; change it there")
+        self._controller.modify_volume(handle, mutable, recorded_mutable)
+
+    @hookimpl
     def publish_volume(self, request: PublishRequest) -> dict[str, str]:
         """Let one node in. Who may mount a static export is its administrator's affair."""
         return {} if is_static(request.handle) else self._controller.publish_volume(request)
@@ -154,6 +165,24 @@ class NfsBackend:
     def list_snapshots(self, cursor: str, limit: int, volume_handle: str) -> Page[Snapshot]:
         """As ``list_volumes``."""
         return self._controller.list_snapshots(cursor, limit, volume_handle)
+
+    @hookimpl
+    def create_group_snapshot(self, spec: GroupSnapshotSpec) -> Outcome[GroupSnapshot]:
+        """Copies of several directories, if nobody writes meanwhile."""
+        for handle in spec.volume_handles:
+            if is_static(handle):
+                raise FailedPrecondition(f"volume {handle} is an export that this driver did not make")
+        return self._controller.create_group_snapshot(spec)
+
+    @hookimpl
+    def delete_group_snapshot(self, handle: str, secrets: Parameters) -> None:
+        """Delete it and its members."""
+        self._controller.delete_group_snapshot(handle)
+
+    @hookimpl
+    def get_group_snapshot(self, handle: str) -> GroupSnapshot | None:
+        """One look-up."""
+        return self._mode.get_group_snapshot(handle) if self._mode else None
 
     # -- this node ----------------------------------------------------------------------------------
 

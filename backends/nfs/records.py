@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -14,14 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from csi_core.errors import DataLoss
 from csi_core.faults import fault
-from csi_core.model import AccessMode, ContentSource, Snapshot, Volume
+from csi_core.model import AccessMode, ContentSource, GroupSnapshot, Snapshot, Volume
 
-__all__ = ["KEY", "Kind", "Publication", "Record", "new_key", "read_record", "write_record"]
+__all__ = ["KEY", "Kind", "Publication", "Record", "kind_of", "new_key", "read_record", "write_record"]
 
-KEY: Final = re.compile(r"[vs]-[0-9a-f]{20}")
+KEY: Final = re.compile(r"[vsg]-[0-9a-f]{20}")
 """Handles are keys: they come from outside, and what this has not let through reaches no path."""
 
-Kind = Literal["v", "s"]
+Kind = Literal["v", "s", "g"]
 _FILE: Final = "record.json"
 _NEW: Final = "record.new"
 
@@ -37,7 +37,7 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A volume or a snapshot.
+    """A volume, a snapshot, or a group of snapshots.
 
     Attributes:
         key: its handle.
@@ -47,9 +47,11 @@ class Record:
         tree_id: the id by which its content is counted.
         created_us: when, in microseconds since 1970.
         recorded: the parameters that the core compares.
+        recorded_mutable: the mutable parameters in force, of a volume.
         source: what it was filled from.
         volume_key: of a snapshot, the volume it is of.
         publications: of a volume, by node id.
+        group_key: of a snapshot in a group, the group's key.
         directory: of a volume in mode ``share``, where its content is, relative to the share.
     """
 
@@ -64,6 +66,8 @@ class Record:
     volume_key: str = ""
     publications: Mapping[str, Publication] = field(default_factory=dict)
     directory: str = ""
+    recorded_mutable: Mapping[str, str] = field(default_factory=dict)
+    group_key: str = ""
 
     def clients(self) -> dict[str, bool]:
         """The addresses that may mount it, and whether read-only."""
@@ -80,6 +84,7 @@ class Record:
             name=self.name,
             size_bytes=self.size_bytes,
             recorded=dict(self.recorded),
+            recorded_mutable=dict(self.recorded_mutable),
             source=self.source,
             context=context,
             published_node_ids=tuple(sorted(self.publications)),
@@ -87,11 +92,31 @@ class Record:
 
     def snapshot(self) -> Snapshot:
         """The snapshot as the core is told of it."""
-        created_at = datetime.fromtimestamp(self.created_us / 1_000_000, UTC)
-        return Snapshot(self.key, self.name, self.volume_key, self.size_bytes, created_at, recorded=dict(self.recorded))
+        return Snapshot(
+            self.key,
+            self.name,
+            self.volume_key,
+            self.size_bytes,
+            self._created_at(),
+            recorded=dict(self.recorded),
+            group_handle=self.group_key,
+        )
+
+    def group(self, members: Iterable[Record]) -> GroupSnapshot:
+        """The group as the core is told of it."""
+        snapshots = tuple(member.snapshot() for member in sorted(members, key=lambda member: member.key))
+        return GroupSnapshot(self.key, self.name, snapshots, self._created_at(), recorded=dict(self.recorded))
+
+    def _created_at(self) -> datetime:
+        return datetime.fromtimestamp(self.created_us / 1_000_000, UTC)
 
 
 _JSON: Final = TypeAdapter(Record)
+
+
+def kind_of(key: str) -> Kind:
+    """What a key is of."""
+    return "v" if key.startswith("v") else "s" if key.startswith("s") else "g"
 
 
 def new_key(kind: Kind) -> str:

@@ -1,15 +1,16 @@
-"""The root: a directory whose entries are the truth. What is in ``volumes`` or ``snapshots`` exists; nothing else does.
+"""The root: a directory whose entries are the truth. What is in ``volumes``, ``snapshots`` or ``groups`` exists.
 
 ::
 
     ROOT/volumes/KEY/record.json   what is recorded of a volume
     ROOT/volumes/KEY/data          its content, and what nodes mount
     ROOT/snapshots/KEY/...         the same for a snapshot
+    ROOT/groups/KEY/record.json    a group; snapshots of one that is not there are no more than trash
     ROOT/new/KEY                   being made; of no worth after a crash
     ROOT/trash/KEY                 deleted; being removed
 
-One rename makes an object or deletes it, so there is no half of one, and another host that gets the filesystem finds
-everything.
+Nothing else exists. One rename makes an object or deletes it, so there is no half of one, and another host that gets
+the filesystem finds everything.
 """
 
 from __future__ import annotations
@@ -24,20 +25,33 @@ from typing import Final, Literal
 import structlog
 
 from backends.nfs.guarded import guarded
-from backends.nfs.records import KEY, Record, read_record, write_record
+from backends.nfs.records import KEY, Kind, Record, kind_of, read_record, write_record
 from backends.nfs.sizing import DATA, Sizing
 from backends.nfs.trees import opened_directory
 from csi_core.errors import ConfigError, DataLoss, StorageFailure, Unavailable
 from csi_core.faults import fault
 
-__all__ = ["Place", "Root", "storage_errors"]
+__all__ = ["Place", "Root", "place_of", "storage_errors"]
 
-Place = Literal["volumes", "snapshots", "new", "trash"]
+Place = Literal["volumes", "snapshots", "groups", "new", "trash"]
 
-_PERMISSIONS: Final[dict[Place, int]] = {"volumes": 0o711, "snapshots": 0o700, "new": 0o700, "trash": 0o700}
+_PERMISSIONS: Final[dict[Place, int]] = {
+    "volumes": 0o711,
+    "snapshots": 0o700,
+    "groups": 0o700,
+    "new": 0o700,
+    "trash": 0o700,
+}
 """Nodes walk through ``volumes`` on their way, as whoever they are; they see no names in it."""
 
+_PLACES: Final[dict[Kind, Place]] = {"v": "volumes", "s": "snapshots", "g": "groups"}
+
 _log = structlog.get_logger(__name__)
+
+
+def place_of(key: str) -> Place:
+    """Where an object is once it is made."""
+    return _PLACES[kind_of(key)]
 
 
 @contextmanager
@@ -148,7 +162,7 @@ class Root:
 
     def finish(self, record: Record, sizing: Sizing) -> None:
         """Make what lies in ``new`` a volume or snapshot: when this returns, it is one for good."""
-        place: Place = "volumes" if record.key.startswith("v") else "snapshots"
+        place = place_of(record.key)
         with self.opened("new", record.key) as directory:
             write_record(directory, record)
             os.fsync(directory)

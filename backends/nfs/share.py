@@ -11,10 +11,11 @@ from backends.nfs import access, diagnosis, volumes
 from backends.nfs.declaration import DECLARATION
 from backends.nfs.export import ExportMode
 from backends.nfs.mode import SERVER, SHARE
+from backends.nfs.mutable import ShareMutable
 from backends.nfs.options import NfsOptions
 from backends.nfs.records import Record
 from backends.nfs.share_options import ShareOptions
-from backends.nfs.share_parameters import ShareParameters
+from backends.nfs.share_parameters import OnDelete, ShareParameters
 from backends.nfs.share_paths import directory_of
 from backends.nfs.share_storage import NoServer, ShareStorage
 from csi_core.errors import CallError, ConfigError, FailedPrecondition, InvalidArgument, Unavailable
@@ -27,6 +28,8 @@ from csi_core.model import (
     Created,
     Description,
     Existing,
+    GroupSnapshot,
+    GroupSnapshotSpec,
     Outcome,
     PublishRequest,
     SizeRange,
@@ -35,6 +38,7 @@ from csi_core.model import (
     Volume,
     VolumeSpec,
 )
+from csi_core.parameters import Parameters
 
 __all__ = ["ShareMode"]
 
@@ -55,7 +59,7 @@ class ShareMode(ExportMode):
 
     def start(self, host: Host) -> None:
         """Open the share; volumes that a crash left beside their records go to their places."""
-        self._opened = storage = ShareStorage(self._share, host.backend_name)
+        self._opened = storage = ShareStorage(self._share, host.backend_name, self._options.max_volumes_per_node)
         self._name = host.backend_name
         for record in storage.index.all("v"):
             try:
@@ -68,7 +72,11 @@ class ShareMode(ExportMode):
         """The declaration, with the parameters of this mode."""
         facts = f"{self._options.server}:{self._share.path} at {self._share.root}, {self._storage.sizing.mechanism}"
         return replace(
-            DECLARATION, summary="directories of an NFS share", parameters=ShareParameters, facts={"share": facts}
+            DECLARATION,
+            summary="directories of an NFS share",
+            parameters=ShareParameters,
+            mutable=ShareMutable,
+            facts={"share": facts},
         )
 
     def create_volume(self, spec: VolumeSpec) -> Outcome[Volume]:
@@ -103,7 +111,7 @@ class ShareMode(ExportMode):
             nodes = ", ".join(sorted(record.publications))
             raise FailedPrecondition(f"volume {handle} is published to {nodes}; unpublish it first")
         storage.index.refuse_read(handle)
-        match _recorded(record).fate:
+        match _fate(record):
             case "delete":
                 storage.root.take_back(record)
             case "archive":
@@ -122,6 +130,10 @@ class ShareMode(ExportMode):
         """Record the new size."""
         return volumes.expand(self._reached, handle, size)
 
+    def modify_volume(self, handle: str, mutable: Parameters, recorded_mutable: Mapping[str, str]) -> None:  # noqa: ARG002
+        """Record it, for when the volume is deleted."""
+        volumes.modify(self._reached, handle, recorded_mutable)
+
     def publish_volume(self, request: PublishRequest) -> dict[str, str]:
         """Keep single-node volumes to one node, by the record: the server lets all nodes in."""
         storage = self._reached
@@ -129,9 +141,7 @@ class ShareMode(ExportMode):
             volumes.publish(storage, request)
             return {}
         record = volumes.existing(storage, request.handle)
-        wanted = access.admitted(record, request, ())
-        if wanted is not record:
-            storage.update(wanted)
+        storage.admit(access.admitted(record, request, ()), request.node_id)
         return {}
 
     def unpublish_volume(self, handle: str, node_id: str) -> None:
@@ -147,6 +157,16 @@ class ShareMode(ExportMode):
         """Into the trash with it."""
         self._reached  # noqa: B018 - raises where it does not
         super().delete_snapshot(handle)
+
+    def create_group_snapshot(self, spec: GroupSnapshotSpec) -> Outcome[GroupSnapshot]:
+        """Copies beside the records."""
+        self._reached  # noqa: B018 - raises where it does not
+        return super().create_group_snapshot(spec)
+
+    def delete_group_snapshot(self, handle: str) -> None:
+        """Into the trash with all of it."""
+        self._reached  # noqa: B018 - raises where it does not
+        super().delete_group_snapshot(handle)
 
     def volume_health(self, handle: str) -> tuple[HealthProblem, ...]:
         """Whether the content of one volume is there."""
@@ -193,6 +213,12 @@ class ShareMode(ExportMode):
                     f"{key} {given!r} is not this backend's {here!r}; configure a backend for it, and name it in the "
                     "parameter backend"
                 )
+
+
+def _fate(record: Record) -> OnDelete:
+    """What becomes of the directory: as was said last."""
+    changed = ShareMutable.model_validate(dict(record.recorded_mutable)).on_delete
+    return changed or _recorded(record).fate
 
 
 def _recorded(record: Record) -> ShareParameters:

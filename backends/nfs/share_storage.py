@@ -198,6 +198,9 @@ class NoExports(Exports):
     def let_in(self, record: Record) -> None:
         """Whoever may mount the share is in."""
 
+    def change(self, record: Record) -> None:
+        """Nor exported in another way."""
+
     def keep_out(self, record: Record, in_use: Iterable[str]) -> None:
         """Nobody can be kept out."""
 
@@ -218,7 +221,7 @@ class ShareStorage(Storage):
 
     root: ShareRoot
 
-    def __init__(self, options: ShareOptions, backend_name: str) -> None:
+    def __init__(self, options: ShareOptions, backend_name: str, max_volumes_per_node: int = 0) -> None:
         """As :class:`Storage`; sizes are recorded, and not enforced.
 
         Raises:
@@ -240,7 +243,7 @@ class ShareStorage(Storage):
             node_addresses=options.node_addresses,
             resolve_nodes=options.resolve_nodes,
         )
-        super().__init__(records, NoServer(), backend_name)
+        super().__init__(records, NoServer(), backend_name, max_volumes_per_node)
 
     def place(self, name: str, directory: str) -> None:
         """Keep a directory of the share for the volume ``name`` until it is made or given up.

@@ -46,6 +46,12 @@ class Sizing(Protocol):
     def snapshot(self, source: int, parent: int) -> int:
         """Make it as a copy of the content ``source`` as of one moment; where ``snapshots`` says so."""
 
+    def version(self, content: int) -> int:
+        """A number that stays while nothing in the content changes; 0 where the filesystem keeps none.
+
+        A copy by ``snapshot`` begins with its source's.
+        """
+
     def limit(self, tree_id: int, limit_bytes: int) -> None:
         """Let the content have this many bytes at most; 0 for no limit."""
 
@@ -90,6 +96,10 @@ class Unsized:
     def snapshot(self, source: int, parent: int) -> int:
         """Never called."""
         raise NotImplementedError
+
+    def version(self, content: int) -> int:  # noqa: ARG002
+        """None but times."""
+        return 0
 
     def limit(self, tree_id: int, limit_bytes: int) -> None:
         """Nothing is enforced."""

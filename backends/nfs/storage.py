@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from backends.nfs.exports import Exports
 from backends.nfs.index import Index
 from backends.nfs.options import ExportOptions
 from backends.nfs.records import Record
-from backends.nfs.root import Root, storage_errors
+from backends.nfs.root import Root, place_of, storage_errors
 from backends.nfs.sizing import ProjectQuotas, Sizing, Unsized
 from backends.nfs.trash import Trash
 from csi_core.background import BackgroundWork
@@ -48,7 +49,9 @@ class Storage:
         exports: who may mount what.
     """
 
-    def __init__(self, options: ExportOptions, server: Server, backend_name: str) -> None:
+    def __init__(
+        self, options: ExportOptions, server: Server, backend_name: str, max_volumes_per_node: int = 0
+    ) -> None:
         """Open the root, throw away what a crash left half-made, export what is published.
 
         Raises:
@@ -58,6 +61,8 @@ class Storage:
         if options.require_mount and not options.root.is_mount():
             raise Unavailable(f"export.root {options.root}: nothing is mounted there yet; mount its disk")
         self.options = options
+        self._max_volumes_per_node = max_volumes_per_node
+        self._admission = threading.Lock()
         with ExitStack() as undo:
             self.root = self._open_root()
             undo.callback(self.root.close)
@@ -109,6 +114,20 @@ class Storage:
         reservation.commit()
         self.index.put(record)
 
+    def admit(self, record: Record, node_id: str) -> None:
+        """Record a volume with a node that may have it now.
+
+        Raises:
+            NoSpace: the node has as many volumes as it may.
+        """
+        if record == self.index.find("v", record.key):
+            return
+        limit = self._max_volumes_per_node
+        with self._admission if limit else nullcontext():
+            if limit and sum(node_id in other.publications for other in self.index.all("v")) >= limit:
+                raise NoSpace(f"node {node_id} has {limit} volumes, as many as maxVolumesPerNode lets it have")
+            self.update(record)
+
     def update(self, record: Record) -> None:
         """Replace a volume's record."""
         with storage_errors(f"volume {record.key}"):
@@ -128,8 +147,8 @@ class Storage:
                 self.trash.add(key, 0)
                 raise
 
-    def delete(self, record: Record) -> None:
-        """Move an object to the trash, and give its removal a moment.
+    def delete(self, record: Record, *, wait: bool = True) -> None:
+        """Move an object to the trash, and give its removal a moment where ``wait`` says so.
 
         Raises:
             Busy: it is being copied.
@@ -138,12 +157,13 @@ class Storage:
         self.index.drop(record.key)
         try:
             with storage_errors(f"export.root {self.options.root}"):
-                self.root.discard("volumes" if record.key.startswith("v") else "snapshots", record.key)
+                self.root.discard(place_of(record.key), record.key)
         except BaseException:
             self.index.put(record)
             raise
         self.trash.add(record.key, record.charge_bytes)
-        self.trash.gone(record.key, _TRASH_WAIT_S)
+        if wait:
+            self.trash.gone(record.key, _TRASH_WAIT_S)
 
     def _open_root(self) -> Root:
         return Root(self.options.root)
@@ -174,11 +194,19 @@ class Storage:
         for key in self.root.keys("new"):
             _log.warning("half-made, and thrown away", key=key)
             self.root.discard("new", key)
-        volumes, snapshots = self.root.records("volumes"), self.root.records("snapshots")
+        volumes, groups = self.root.records("volumes"), self.root.records("groups")
+        known = {"", *(group.key for group in groups)}
+        snapshots = []
+        for record in self.root.records("snapshots"):
+            if record.group_key in known:
+                snapshots.append(record)
+            else:
+                _log.warning("of a group that was not finished, or was deleted; thrown away", key=record.key)
+                self.root.discard("snapshots", record.key)
         deleted = self.root.records("trash")
         self.sizing.adopt(record.tree_id for record in (*volumes, *snapshots, *deleted))
         self.ledger.load(sum(record.charge_bytes for record in (*volumes, *snapshots, *deleted)))
-        for record in (*volumes, *snapshots):
+        for record in (*volumes, *snapshots, *groups):
             self.index.put(record)
         for record in volumes:
             # A process may have been killed between record and limit.

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from backends.nfs.fresh import changed_ns
 from csi_core.errors import Busy, NoSpace, StorageFailure
 
 __all__ = ["copy_tree", "newest_change_ns", "opened_directory", "remove_tree"]
@@ -296,7 +297,7 @@ def newest_change_ns(directory: int, check: Callable[[], None]) -> int:
         Busy: it is being changed right now.
     """
     here = os.open(".", _DIRECTORY, dir_fd=directory)
-    newest = os.fstat(here).st_ctime_ns
+    newest = changed_ns(here, ".")
     above: list[tuple[os.stat_result, list[str]]] = []
     try:
         waiting: list[str] | None = None
@@ -305,7 +306,7 @@ def newest_change_ns(directory: int, check: Callable[[], None]) -> int:
                 waiting = []
                 with os.scandir(here) as entries:
                     for entry in entries:
-                        newest = max(newest, entry.stat(follow_symlinks=False).st_ctime_ns)
+                        newest = max(newest, changed_ns(here, entry.name))
                         if entry.is_dir(follow_symlinks=False):
                             waiting.append(entry.name)
                 check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -21,7 +22,7 @@ from csi_core.errors import FailedPrecondition, NotFound, OutOfRange
 from csi_core.faults import fault
 from csi_core.model import ContentSource, PublishRequest, SizeRange, SourceKind, VolumeSpec
 
-__all__ = ["create", "delete", "existing", "expand", "publish", "unpublish"]
+__all__ = ["create", "delete", "existing", "expand", "modify", "publish", "unpublish"]
 
 _LARGEST_BYTES: Final = 1 << 60
 """No quota counts further."""
@@ -97,6 +98,7 @@ def _record(spec: VolumeSpec, key: str, size_bytes: int, charge_bytes: int, tree
         tree_id=tree_id,
         created_us=time.time_ns() // 1000,
         recorded=dict(spec.recorded),
+        recorded_mutable=dict(spec.recorded_mutable),
         source=spec.source,
     )
 
@@ -150,6 +152,16 @@ def expand(storage: Storage, key: str, size: SizeRange) -> int:
     return record.size_bytes
 
 
+def modify(storage: Storage, key: str, recorded_mutable: Mapping[str, str]) -> None:
+    """Put mutable parameters in force: recorded first, then in the exports. Nobody loses access meanwhile."""
+    record = replace(existing(storage, key), recorded_mutable=dict(recorded_mutable))
+    storage.update(record)
+    fault("nfs.modify.after_record")
+    with storage_errors(f"the export of volume {key}"):
+        storage.exports.change(record)
+    fault("nfs.modify.after_export")
+
+
 def publish(storage: Storage, request: PublishRequest) -> None:
     """Let a node in: recorded first, then exported, so that a start after a crash exports what is recorded.
 
@@ -163,8 +175,7 @@ def publish(storage: Storage, request: PublishRequest) -> None:
     wanted = access.admitted(record, request, addresses)
     with storage.root.data("volumes", record.key):
         pass  # it is there, which exportfs does not look at
-    if wanted is not record:
-        storage.update(wanted)
+    storage.admit(wanted, request.node_id)
     fault("nfs.publish.after_record")
     with storage_errors(f"the export of volume {record.key}"):
         storage.exports.let_in(wanted)

@@ -136,7 +136,7 @@ class NfsWorld(World):
 
     def left(self) -> list[str]:
         own = [self.storage, self.storage / ".csi-core"]
-        places = ("volumes", "snapshots", "new", "trash")
+        places = ("volumes", "snapshots", "groups", "new", "trash")
         found = [path for directory in own for place in places for path in directory.glob(f"{place}/*")]
         strangers = [path for directory in own for path in directory.glob("*") if path.name not in (*places, *_KNOWN)]
         return sorted(map(str, [*found, *(path for path in strangers if not path.name.startswith("archived-"))]))

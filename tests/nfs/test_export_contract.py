@@ -6,20 +6,23 @@ import errno
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from export_server import Disks, local_server
 
+from backends.nfs import groups
+from backends.nfs.mutable import ExportMutable
 from backends.nfs.plugin import NfsBackend
-from csi_core.errors import ConfigError
-from csi_core.model import SizeRange, SourceKind, VolumeMode
+from csi_core.errors import Busy, ConfigError, InvalidArgument
+from csi_core.model import GroupSnapshotSpec, SizeRange, SourceKind, VolumeMode
 from csi_core.testing.contract import BackendCase
 from csi_core.testing.contract.attach import AttachTests
 from csi_core.testing.contract.clones import CloneTests
 from csi_core.testing.contract.concurrency import ConcurrencyTests
 from csi_core.testing.contract.expansion import ExpansionTests
+from csi_core.testing.contract.groups import GroupTests
 from csi_core.testing.contract.publish import PublishTests
 from csi_core.testing.contract.restart import RestartTests
 from csi_core.testing.contract.snapshots import SnapshotTests
@@ -93,12 +96,34 @@ class TestOnXfs(
 ):
     """Everything that mounts; names, listings, books and health are those of tests/unit/nfs/test_contract.py."""
 
+    def test_how_it_is_exported_can_be_changed_in_use(self, case: BackendCase) -> None:
+        """From the next request on, also of a file that is open."""
+        volume = case.create("data", VolumeMode.FILESYSTEM, 16 << 20)
+        with case.attached(volume, VolumeMode.FILESYSTEM) as content, (content.path / "open").open("wb", 0) as file:
+            os.fchmod(file.fileno(), 0o666)  # root's own file is nobody's to write while root is squashed
+            for number, (squash, owner) in enumerate((("all", 65534), ("none", 0), ("root", 65534), ("none", 0))):
+                given = {"squash": squash, "writes": "sync" if number % 2 else "async"}
+                case.backend.modify_volume(volume.handle, ExportMutable.model_validate(given), given)
+                (content.path / str(number)).touch()
+                assert (content.path / str(number)).stat().st_uid == owner, squash
+                assert file.write(b"on") == 2
+            os.fsync(file.fileno())
+
 
 class TestOnExt4(Sized, ExpansionTests, CloneTests):
     """What is its own: limits, and copies without reflink."""
 
     fs_type = "ext4"
     squash = "all"
+
+    def test_no_class_lets_root_exceed_it(self, case: BackendCase) -> None:
+        """What the option is refused for, a VolumeAttributesClass is, too."""
+        volume = case.create("data", VolumeMode.FILESYSTEM, 16 << 20)
+        given = {"squash": "none"}
+        with pytest.raises(InvalidArgument, match="ext4"):
+            case.backend.modify_volume(volume.handle, ExportMutable.model_validate(given), given)
+        with pytest.raises(InvalidArgument, match="ext4"):
+            case.backend.create_volume(case.spec("more", VolumeMode.FILESYSTEM, mutable=given))
 
     def test_root_of_a_pod_would_exceed_its_size(self, disks: Disks) -> None:
         """The server keeps CAP_SYS_RESOURCE for uid 0, and ext4 lets that write past a quota."""
@@ -109,7 +134,37 @@ class TestOnExt4(Sized, ExpansionTests, CloneTests):
             BackendCase(lambda: NfsBackend(options))
 
 
-class TestOnBtrfs(Sized, ExpansionTests, CloneTests):
-    """What is its own: subvolumes and their limits."""
+class TestOnBtrfs(Sized, ExpansionTests, CloneTests, GroupTests):
+    """What is its own: subvolumes and their limits, and what a group is judged by."""
 
     fs_type = "btrfs"
+
+    def test_a_group_of_volumes_that_are_published_and_quiet(self, case: BackendCase) -> None:
+        """Their nodes may write, and do not."""
+        volumes = [case.create(name, VolumeMode.FILESYSTEM, 16 << 20) for name in ("one", "two")]
+        with ExitStack() as stack:
+            contents = [stack.enter_context(case.attached(volume, VolumeMode.FILESYSTEM)) for volume in volumes]
+            for content in contents:
+                (content.path / "file").write_bytes(b"x" * 100_000)
+            spec = GroupSnapshotSpec("group", tuple(volume.handle for volume in volumes))
+            assert len(case.backend.create_group_snapshot(spec).value.snapshots) == 2
+
+    def test_a_group_of_which_one_is_written_to(self, case: BackendCase, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Between its snapshot and the end of the others': the server's disk has not seen it yet."""
+        one, two = (case.create(name, VolumeMode.FILESYSTEM, 16 << 20) for name in ("one", "two"))
+        with case.attached(one, VolumeMode.FILESYSTEM) as content, (content.path / "file").open("wb", 0) as file:
+            real = groups.filled
+
+            def then_written(storage, source, *rest):
+                tree_id = real(storage, source, *rest)
+                if source.key == one.handle:
+                    file.write(b"more")
+                    os.fsync(file.fileno())
+                return tree_id
+
+            monkeypatch.setattr(groups, "filled", then_written)
+            with pytest.raises(Busy, match=one.handle):
+                case.backend.create_group_snapshot(GroupSnapshotSpec("group", (one.handle, two.handle)))
+            assert case.snapshots() == []
+            monkeypatch.undo()
+            case.backend.create_group_snapshot(GroupSnapshotSpec("group", (one.handle, two.handle)))

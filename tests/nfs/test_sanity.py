@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,9 @@ from sanity_case import Case, Record, check
 pytestmark = [pytest.mark.needs_kernel("nfs"), pytest.mark.needs_go]
 
 MIB = 1 << 20
-SETTINGS = Settings(access_type="mount", size_bytes=16 * MIB, expand_to_bytes=32 * MIB)
-NOT_SERVED = {
-    "ControllerModifyVolume not supported": 6,
-    "Modify volume not supported": 1,
-    "Modify Volume not supported": 1,
-    "GroupControllerService not supported": 6,
-    "testnodevolumeattachlimit not enabled": 1,
-}
-"""NFS volumes have no mutable parameters, no snapshots of groups and no limit for a node."""
+SETTINGS = Settings(access_type="mount", size_bytes=16 * MIB, expand_to_bytes=32 * MIB, attach_limit=True)
+MUTABLE = {"export": {"squash": "root"}, "share": {"onDelete": "delete"}}
+VOLUMES_PER_NODE = 3
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +33,7 @@ def test_every_test_that_the_capabilities_call_for_passes(
     with options_of(mode, disks, tmp_path) as (options, _):
         config = {
             "driver": {"name": "nfs.sanity.csi-core.dev", "nodeId": NODE, "alphaCapabilities": True},
-            "backends": {"nfs": {"options": options}},
+            "backends": {"nfs": {"options": {**options, "maxVolumesPerNode": VOLUMES_PER_NODE}}},
         }
-        check(Case(f"nfs-{mode}", SETTINGS, NOT_SERVED), config, tmp_path, record_property)
+        settings = replace(SETTINGS, mutable_parameters=MUTABLE[mode])
+        check(Case(f"nfs-{mode}", settings), config, tmp_path, record_property)

@@ -76,4 +76,5 @@ def options(root: Path, **export: object) -> dict[str, object]:
 def case_on(root: Path, server: FakeServer, **export: object) -> BackendCase:
     """A case of the conformance kit."""
     (root / "root").mkdir(exist_ok=True)
-    return BackendCase(lambda: LocalNfs(options(root, **export), server))
+    mutable = ({"squash": "root"}, {"squash": "none", "writes": "async"})
+    return BackendCase(lambda: LocalNfs(options(root, **export), server), mutable=mutable)

@@ -37,4 +37,5 @@ def share_case(root: Path, **options: Any) -> BackendCase:
         "node_addresses": {"node-a": "10.9.1.2", "node-b": "10.9.2.2"},
         **options,
     }
-    return BackendCase(lambda: LocalShare({"mode": "share", "server": "nfs.example", "share": share}))
+    options = {"mode": "share", "server": "nfs.example", "share": share}
+    return BackendCase(lambda: LocalShare(options), mutable=({"onDelete": "retain"}, {"onDelete": "delete"}))

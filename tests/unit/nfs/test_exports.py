@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_server import FakeServer, case_on
+from fake_server import FakeServer, LocalNfs, case_on, options
 
-from csi_core.errors import AlreadyExists, FailedPrecondition, NotFound
+from backends.nfs.mutable import ExportMutable
+from csi_core.errors import AlreadyExists, FailedPrecondition, NoSpace, NotFound
 from csi_core.model import AccessMode, PublishRequest, VolumeCapability, VolumeMode
 from csi_core.testing.contract import BackendCase
 
@@ -27,6 +28,10 @@ def case(tmp_path: Path, server: FakeServer):
 
 def publish(case: BackendCase, handle: str, node_id: str, mode: AccessMode, *, read_only: bool = False) -> None:
     case.backend.publish_volume(PublishRequest(handle, node_id, VolumeCapability(FILESYSTEM, mode), read_only))
+
+
+def modify(case: BackendCase, handle: str, **given: str) -> None:
+    case.backend.modify_volume(handle, ExportMutable.model_validate(given), given)
 
 
 def lines(tmp_path: Path) -> list[str]:
@@ -58,6 +63,50 @@ def test_each_node_is_one_call_and_one_word_of_the_file(case: BackendCase, serve
     case.backend.unpublish_volume(volume.handle, "node-b", case.secrets)
     assert server.calls == [f"revoke {share} 10.9.2.2"]
     assert " 10.9.2.2(" not in next(line for line in lines(tmp_path) if line.startswith(share))
+
+
+def test_modifying_exports_anew_and_takes_nothing_away(case: BackendCase, server: FakeServer, tmp_path: Path) -> None:
+    volume, other = case.create("data", FILESYSTEM), case.create("other", FILESYSTEM)
+    share = volume.context["share"]
+    for handle in (volume.handle, other.handle):
+        publish(case, handle, "node-a", AccessMode.MULTI_NODE_MULTI_WRITER)
+    publish(case, volume.handle, "node-b", AccessMode.MULTI_NODE_READER_ONLY)
+    server.calls.clear()
+    modify(case, volume.handle, squash="all", writes="async")
+    assert server.calls == [f"grant {share} 10.9.1.2", f"grant {share} 10.9.2.2"]
+    assert server.options[share, "10.9.1.2"].startswith("rw,async,no_subtree_check,all_squash,")
+    assert server.options[share, "10.9.2.2"].startswith("ro,async,no_subtree_check,all_squash,")
+    assert ",no_root_squash," in server.options[other.context["share"], "10.9.1.2"]
+    assert next(line for line in lines(tmp_path) if line.startswith(share)).count("rw,async,") == 1
+    case.reopen()
+    server.calls.clear()
+    publish(case, volume.handle, "node-a", AccessMode.MULTI_NODE_MULTI_WRITER)
+    assert server.calls == []
+    assert dict(case.backend.get_volume(volume.handle).recorded_mutable) == {"squash": "all", "writes": "async"}
+
+
+def test_what_was_changed_before_is_exported_so_later(case: BackendCase, server: FakeServer) -> None:
+    volume = case.create("data", FILESYSTEM)
+    modify(case, volume.handle, squash="root")
+    assert server.calls == []
+    publish(case, volume.handle, "node-a", AccessMode.SINGLE_NODE_WRITER)
+    assert ",root_squash," in server.options[volume.context["share"], "10.9.1.2"]
+
+
+def test_a_node_has_as_many_volumes_as_it_may(tmp_path: Path, server: FakeServer) -> None:
+    given = {**options(tmp_path, size_enforcement="none"), "max_volumes_per_node": 2}
+    (tmp_path / "root").mkdir()
+    with BackendCase(lambda: LocalNfs(given, server)) as case:
+        assert case.backend.description.max_volumes_per_node == 2
+        handles = [case.create(f"data-{number}", FILESYSTEM).handle for number in range(3)]
+        for handle in (*handles[:2], *handles[:2]):
+            publish(case, handle, "node-a", AccessMode.SINGLE_NODE_WRITER)
+        with pytest.raises(NoSpace, match="node-a has 2 volumes"):
+            publish(case, handles[2], "node-a", AccessMode.SINGLE_NODE_WRITER)
+        publish(case, handles[2], "node-b", AccessMode.SINGLE_NODE_WRITER)
+        case.backend.unpublish_volume(handles[2], "node-b", case.secrets)
+        case.backend.unpublish_volume(handles[0], "node-a", case.secrets)
+        publish(case, handles[2], "node-a", AccessMode.SINGLE_NODE_WRITER)
 
 
 def test_a_client_is_expired_with_its_last_volume_only(case: BackendCase, server: FakeServer) -> None:

@@ -16,10 +16,13 @@ from pathlib import Path
 import pytest
 from fake_server import FakeServer, case_on
 
+from backends.nfs.mutable import ExportMutable
+from backends.nfs.storage import Storage
 from csi_core import faults
 from csi_core.model import (
     AccessMode,
     ContentSource,
+    GroupSnapshotSpec,
     PublishRequest,
     SizeRange,
     SourceKind,
@@ -130,12 +133,51 @@ def snapshotted(case: BackendCase) -> None:
     case.snapshot("snap", found(case, "data"))
 
 
+def modify(case: BackendCase) -> None:
+    volume, given = found(case, "data"), {"squash": "all", "writes": "async"}
+    case.backend.modify_volume(volume.handle, ExportMutable.model_validate(given), given)
+    (line,) = (file.read_text(encoding="ascii") for file in share(volume).parents[3].glob("exports.d/*.exports"))
+    assert ",async," in line
+    assert ",all_squash," in line
+
+
+def group(case: BackendCase) -> None:
+    handles = tuple(volume.handle for volume in case.volumes())
+    assert len(case.backend.create_group_snapshot(GroupSnapshotSpec("group", handles)).value.snapshots) == 2
+
+
+def group_of_two(case: BackendCase) -> None:
+    with_file(case)
+    case.create("other", FILESYSTEM)
+    (share(found(case, "other")) / "sub").mkdir()
+    (share(found(case, "other")) / "sub/file").write_text("content", encoding="ascii")
+
+
+def grouped(case: BackendCase) -> None:
+    group_of_two(case)
+    group(case)
+
+
+def delete_groups(case: BackendCase) -> None:
+    for record in opened_storage(case).index.all("g"):
+        case.backend.delete_group_snapshot(record.key, case.secrets)
+
+
+def opened_storage(case: BackendCase) -> Storage:
+    storage = case.backend._manager.get_plugin("tested")._mode._opened
+    assert isinstance(storage, Storage)
+    return storage
+
+
 OPERATIONS = {
     "create": (lambda case: None, with_file, 1, 0, set()),
     "clone": (with_file, clone, 2, 0, set()),
     "snapshot": (with_file, lambda case: case.snapshot("snap", found(case, "data")), 1, 1, set()),
     "expand": (with_file, expand, 1, 0, set()),
     "publish": (published, publish_second, 1, 0, {"10.9.1.2", "10.9.2.2"}),
+    "modify": (published, modify, 1, 0, {"10.9.1.2"}),
+    "group": (group_of_two, group, 2, 2, set()),
+    "delete group": (grouped, delete_groups, 2, 0, set()),
     "unpublish": (published, unpublish, 1, 0, set()),
     "delete": (with_file, delete, 0, 0, set()),
     "delete snapshot": (snapshotted, delete_snapshot, 1, 0, set()),
@@ -154,6 +196,13 @@ def consistent(case: BackendCase, place: Path) -> None:
     files = {file.name.split(".")[-2] for file in (place / "exports.d").glob("*.exports")}
     assert files == {volume.handle for volume in case.volumes() if volume.published_node_ids}
     assert list((place / "root/new").iterdir()) == []
+    groups = {snapshot.group_handle for snapshot in case.snapshots()} - {""}
+    assert {path.name for path in (place / "root/groups").iterdir()} == groups
+    for handle in groups:
+        made = case.backend.get_group_snapshot(handle)
+        assert made is not None
+        assert len(made.snapshots) == 2
+    assert len(list((place / "root/snapshots").iterdir())) == len(case.snapshots())
     assert list(case.backend.diagnose()) == []
 
 
@@ -181,8 +230,9 @@ def test_killed_at_every_step(name: str, tmp_path: Path) -> None:
                 assert (share(volume) / "sub/file").read_text(encoding="ascii") == "content"
                 case.backend.unpublish_volume(volume.handle, "", case.secrets)
             delete(case)
+            delete_groups(case)
             delete_snapshot(case)
-            storage = case.backend._manager.get_plugin("tested")._mode._opened
+            storage = opened_storage(case)
             assert storage.trash.emptied(10)
             assert list((place / "root/trash").iterdir()) == []
             room = storage.ledger.snapshot()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from local_share import LocalShare, share_case
 
+from backends.nfs.mutable import ShareMutable
 from backends.nfs.share_parameters import ShareParameters
 from csi_core.errors import AlreadyExists, ConfigError, FailedPrecondition, InvalidArgument, Unavailable
 from csi_core.model import (
@@ -148,6 +149,18 @@ def test_what_is_on_the_share_already_is_left_alone(case: BackendCase, share: Pa
             create(case, "pvc-1", subDir=directory)
     assert (share / "precious" / "file").read_text(encoding="ascii") == "mine"
     create(case, "pvc-1")
+
+
+@pytest.mark.parametrize(("first", "then", "left"), [("delete", "retain", ["x"]), ("retain", "delete", [])])
+def test_what_becomes_of_the_directory_can_be_changed(
+    case: BackendCase, share: Path, first: str, then: str, left: list[str]
+) -> None:
+    volume = create(case, "pvc-1", subDir="x", onDelete=first)
+    given = {"onDelete": then}
+    case.backend.modify_volume(volume.handle, ShareMutable.model_validate(given), given)
+    case.reopen()
+    delete(case, volume)
+    assert [path.name for path in share.iterdir() if path.name != ".csi-core"] == left
 
 
 def test_retain_keeps_the_data_and_a_later_volume_finds_it(case: BackendCase, share: Path) -> None:
