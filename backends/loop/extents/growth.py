@@ -3,6 +3,9 @@
 The kernel tells nobody that a filesystem fills up, so each mounted elastic volume is looked at again and again, often
 enough for the fastest writer: it must not use up what is free between two looks and during one growth.
 
+Looking alone would not do: memory is faster than any disk that a growth must wait for. So a writer may have no more
+than a half of what is free waiting in the page cache; beyond that it waits for the disk, as the growth does.
+
 A volume has a thread of its own: growing waits behind a freeze, which must keep no other volume waiting.
 """
 
@@ -10,12 +13,14 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 
+from backends.loop.extents import writeback
 from csi_core.errors import CallError, NoSpace
 from csi_core.faults import fault
 from csi_core.hookspecs import Host, MountedFilesystem
@@ -39,6 +44,8 @@ _LEAST_SLACK_BYTES: Final = 256 * _MIB
 _AHEAD_S: Final = 0.25
 """Less than so many seconds of the observed writing is too little."""
 _SMALLEST_STEP_BYTES: Final = 16 * _MIB
+_LEAST_HELD_BYTES: Final = 16 * _MIB
+"""In the page cache: less would slow down a writer that is far from the end."""
 
 
 class Room(Protocol):
@@ -78,6 +85,11 @@ class Pacing:
         return max(_LEAST_SLACK_BYTES, int((_AHEAD_S + self.growth_s) * self.written_per_s))
 
     @property
+    def cached_bytes(self) -> int:
+        """So much may wait in the page cache: about half of what is free, a power of two, as it is seldom set anew."""
+        return max(1 << max(self.free_bytes // 2, 1).bit_length() - 1, _LEAST_HELD_BYTES)
+
+    @property
     def wait_s(self) -> float:
         """Until the next look: what is free lasts for two of them and a growth, even for the fastest writer."""
         return min(max((self.free_bytes / _PEAK_BYTES_PER_S - _GROWTH_S) / 2, _SHORTEST_S), _LONGEST_S)
@@ -106,6 +118,7 @@ class Grower:
             volume = self._volumes.pop(key, None)
         if volume:
             volume.stop()
+            volume.let_go()
         return volume is not None
 
     def stop(self) -> None:
@@ -134,14 +147,21 @@ class _Volume:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"loop-grow-{key[:8]}", daemon=True)
         self._log = _log.bind(pool=pool, volume=key)
+        self._cached_bytes = -1
         self.problem: Exception | None = None
 
     def start(self) -> None:
+        with suppress(CallError):  # pool.db cannot be read: the thread says so
+            self._hold(Pacing(self._room.present_bytes(self._key) // 2))  # before anybody can write
         self._thread.start()
 
     def stop(self) -> None:
         self._stopping.set()
         self._thread.join()
+
+    def let_go(self) -> None:
+        """Nothing is left of it."""
+        writeback.let_go(self._device)
 
     def _run(self) -> None:
         wait_s = 0.0
@@ -173,11 +193,24 @@ class _Volume:
 
     def _keep_ahead(self, filesystem: MountedFilesystem, pacing: Pacing) -> float:
         """Grow it where too little is free; answer when to look again, in seconds."""
+        more = self._hold(pacing)
         if pacing.free_bytes < pacing.slack_bytes:
-            if self._room.present_bytes(self._key) >= self._room.claimed_bytes(self._key):
+            if not more:
                 return _COMPLETE_S
             self._grow(filesystem, pacing)
         return pacing.wait_s
+
+    def _hold(self, pacing: Pacing) -> bool:
+        """Keep a writer from filling in memory what is free, while there is more to come; answer whether there is."""
+        more = self._room.present_bytes(self._key) < self._room.claimed_bytes(self._key)
+        cached_bytes = pacing.cached_bytes if more else 0
+        if cached_bytes != self._cached_bytes:
+            self._cached_bytes = cached_bytes
+            if more:
+                writeback.hold(self._device, cached_bytes)
+            else:
+                writeback.let_go(self._device)
+        return more
 
     def _grow(self, filesystem: MountedFilesystem, pacing: Pacing) -> None:
         """Make the filesystem longer, so that twice the slack is free; by less where there is not so much.
@@ -195,6 +228,7 @@ class _Volume:
         free_bytes = filesystem.free_bytes()
         if free_bytes is not None:  # growth is no writing
             pacing.free_bytes, pacing.seen_at = free_bytes, time.monotonic()
+            self._hold(pacing)
         self._log.info(
             "elastic volume has grown",
             bytes=present_bytes,

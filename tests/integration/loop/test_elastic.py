@@ -6,9 +6,11 @@ import errno
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,15 @@ STEPS = (
     "node.expand.after_grow",
     "extents.grow.after_filesystem",
 )
+DISK_WRITER = """
+import mmap, os, sys
+block = mmap.mmap(-1, 4 << 20)
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+offset = 0
+while True:
+    os.pwrite(file, block, offset)
+    offset = (offset + len(block)) % (256 << 20)
+"""
 MakeElastic = Callable[..., Cluster]
 
 
@@ -70,8 +81,33 @@ def test_a_writer_at_full_speed_never_sees_the_end(make_elastic: MakeElastic) ->
     volume = cluster.create("db", 9 * GIB, capability=XFS, initialSize="512Mi")
     with cluster.mounted(volume, "xfs") as directory:
         assert free_bytes(directory) < GIB
-        write(directory / "data", 8 * GIB)
+        write_whole(directory / "data", 8 * GIB)
         assert (directory / "data").stat().st_size == 8 * GIB
+
+
+def test_nor_beside_neighbours_that_keep_the_disk_busy(make_elastic: MakeElastic) -> None:
+    """Each growth then waits for the disk, a second and longer, while memory is as fast as ever."""
+    cluster = make_elastic(4 * GIB)
+    volume = cluster.create("db", 3 * GIB, capability=XFS)
+    with cluster.mounted(volume, "xfs") as directory, busy_disk(cluster.mounts):
+        assert free_bytes(directory) < GIB
+        write_whole(directory / "data", 2 * GIB)
+
+
+def test_a_writer_is_held_to_its_disk_while_there_is_more_to_come(make_elastic: MakeElastic) -> None:
+    cluster = make_elastic(900 * MIB)
+    volume = cluster.create("db", 800 * MIB, capability=XFS, initialSize="320Mi")
+    with cluster.mounted(volume, "xfs") as directory:
+        device = cluster.attach(volume, XFS).device.stat().st_rdev
+        held = Path("/sys/class/bdi", f"{os.major(device)}:{os.minor(device)}", "strict_limit")
+        if not held.exists():
+            pytest.skip("kernels before 6.2 cannot hold the writers to one device")
+        assert held.read_text() == "1\n"
+        write(directory / "data", 600 * MIB)
+        wait_until(lambda: held.read_text() == "0\n")  # it has all that was claimed
+        cluster.backend.expand_volume(volume.handle, SizeRange(880 * MIB))
+        wait_until(lambda: held.read_text() == "1\n")
+    assert not held.exists() or held.read_text() == "0\n", "whatever is attached as this device next is not held"
 
 
 def test_a_full_pool_is_enospc_and_the_writer_goes_on_when_it_has_grown(make_elastic: MakeElastic) -> None:
@@ -197,6 +233,29 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
     while not condition():
         assert time.monotonic() < give_up, "it has not happened"
         time.sleep(0.02)
+
+
+@contextmanager
+def busy_disk(directory: Path) -> Iterator[None]:
+    """Four processes write past the page cache, to the disk of a directory, as fast as it goes."""
+    writers = [subprocess.Popen([sys.executable, "-c", DISK_WRITER, str(directory / f"busy-{n}")]) for n in range(4)]
+    try:
+        time.sleep(1)
+        yield
+        assert not [writer for writer in writers if writer.poll() is not None], "a neighbour has given up"
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+
+
+def write_whole(path: Path, size_bytes: int) -> None:
+    """Write as fast as this machine can; a write that takes only a part is as bad as one that fails."""
+    block = os.urandom(MIB)
+    with path.open("ab", buffering=0) as file:
+        for number in range(size_bytes // MIB):
+            assert file.write(block) == MIB, f"megabyte {number} was not taken whole"
+        os.fsync(file.fileno())
 
 
 def write(path: Path, size_bytes: int) -> None:

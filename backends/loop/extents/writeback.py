@@ -1,0 +1,43 @@
+"""How much of what was written to a device may wait in the page cache.
+
+Whoever writes into the page cache is as fast as memory, and so can fill a filesystem before it has grown. Held to a
+part of what is free, it goes on at the speed of the disk: the one that growing waits for, so that both slow down
+together.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+__all__ = ["hold", "let_go"]
+
+_SYS_BDI: Final = Path("/sys/class/bdi")
+
+
+def hold(device: Path, limit_bytes: int) -> None:
+    """Make writers wait for the disk while more than ``limit_bytes`` are not written back.
+
+    Best effort: kernels before 6.2 cannot do it, and an unprivileged container may not. A limit beyond that of the
+    whole machine is refused by the kernel, and is none.
+    """
+    with suppress(OSError):
+        settings = _settings(device)
+        (settings / "max_bytes").write_text(str(limit_bytes), encoding="ascii")
+        # Without this the limit would count only once the machine's own is nearly reached.
+        (settings / "strict_limit").write_text("1", encoding="ascii")
+
+
+def let_go(device: Path) -> None:
+    """Take the limit away again: it belongs to the device and would meet whatever is attached as it next."""
+    with suppress(OSError):
+        settings = _settings(device)
+        (settings / "strict_limit").write_text("0", encoding="ascii")
+        (settings / "max_ratio").write_text("100", encoding="ascii")
+
+
+def _settings(device: Path) -> Path:
+    number = device.stat().st_rdev
+    return _SYS_BDI / f"{os.major(number)}:{os.minor(number)}"
