@@ -28,6 +28,7 @@ class Cluster:
         pods: the volumes of each running pod, by the pod's name and the volume's.
         pending: pods that the scheduler starts nowhere.
         snapshots: their ids by name; ``contents``: what the pods had written when they were taken.
+        foreign: claims whose volumes are not the driver's to delete.
     """
 
     driver: Driver
@@ -38,6 +39,7 @@ class Cluster:
     snapshots: dict[str, str] = field(default_factory=dict)
     groups: dict[str, pb.VolumeGroupSnapshot] = field(default_factory=dict)
     contents: dict[str, str] = field(default_factory=dict)
+    foreign: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._remember(o for kind in CLASSES for o in self.driver.of_kind(kind))
@@ -209,9 +211,10 @@ class Cluster:
             self.driver.sidecars.delete_group(group)
         for snapshot_id in self.snapshots.values():
             self.driver.sidecars.delete_snapshot(snapshot_id)
-        for volume in self.volumes.values():
+        for claim, volume in self.volumes.items():
             if volume.handle in self.driver.kubelet.staged:
                 self.driver.kubelet.unstage(volume)
                 self._detach(volume)
-            self.driver.sidecars.delete(volume)
+            if claim not in self.foreign:
+                self.driver.sidecars.delete(volume)
         self.pods.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -142,6 +143,11 @@ class Pod:
                 return own
             case {"emptyDir": _} | {"projected": _}:
                 own.mkdir(parents=True)
+                return own
+            case {"nfs": {"server": server, "path": path}}:
+                # Kubelet mounts it, in the node's network; the container only sees it.
+                own.mkdir(parents=True)
+                subprocess.run(["mount", "-t", "nfs", f"{server}:{path}", own], check=True, capture_output=True)
                 return own
         raise AssertionError(f"a volume that cannot be played here: {volume}")
 

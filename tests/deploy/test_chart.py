@@ -156,3 +156,54 @@ def test_kubelets_directory_is_the_same_everywhere() -> None:
     assert "/var/lib/kubelet" not in yaml.safe_dump_all(rendered)
     plain = yaml.safe_dump_all(helm.render(*helm.drivers()))
     assert yaml.safe_dump_all(rendered) == plain.replace("/var/lib/kubelet", "/data/kubelet")
+
+
+EVERYTHING = next(case for case in CASES if case.name == "all-on")
+
+
+@pytest.mark.parametrize("workload", ["all-node", "all-controller", "loop-node", "loop-resizer"])
+def test_what_is_said_of_a_pod_is_in_it(workload: str) -> None:
+    key, _, part = workload.partition("-")
+    given = EVERYTHING.values["drivers"][key][part]
+    (thing,) = (t for t, _ in workloads(EVERYTHING.render()) if t["metadata"]["name"] == f"csi-core-{workload}")
+    template, pod = thing["spec"]["template"], thing["spec"]["template"]["spec"]
+    for name in {"priorityClassName", "tolerations", "affinity"} & set(given):
+        assert pod[name] == given[name], name
+    # Keys are added to those of the defaults.
+    assert given.get("nodeSelector", {}).items() <= pod["nodeSelector"].items()
+    assert pod.get("hostNetwork", False) == given.get("hostNetwork", False)
+    assert pod["imagePullSecrets"] == [{"name": name} for name in EVERYTHING.values["imagePullSecrets"]]
+    assert given["podAnnotations"].items() <= template["metadata"]["annotations"].items()
+    assert given["podLabels"].items() <= template["metadata"]["labels"].items()
+    assert EVERYTHING.values["labels"].items() <= thing["metadata"]["labels"].items()
+    for container in (c for c in pod["containers"] if c["name"] == "csi-core"):
+        assert given["env"][0] in container["env"]
+        for kind, amounts in given["resources"].items():
+            assert amounts.items() <= container["resources"][kind].items()
+        assert given["livenessProbe"].items() <= container["livenessProbe"].items()
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        for path in given["hostPaths"]:
+            mount = mounts[path["path"]]
+            assert volumes[mount["name"]]["hostPath"]["path"] == path["path"]
+            assert mount["mountPropagation"] == path.get("mountPropagation", "HostToContainer")
+            assert mount["readOnly"] == path.get("readOnly", False)
+        for further in given["volumes"]:
+            assert further["volume"].items() <= volumes[mounts[further["path"]]["name"]].items()
+    strategy = thing["spec"].get("updateStrategy") or thing["spec"].get("strategy")
+    assert strategy == given.get("updateStrategy", strategy)
+
+
+def test_pods_are_scraped_where_that_is_asked_for() -> None:
+    monitors = {thing["metadata"]["name"]: thing for thing in EVERYTHING.render() if thing["kind"] == "PodMonitor"}
+    assert set(monitors) == {"csi-core-all", "csi-core-loop"}
+    assert monitors["csi-core-all"]["metadata"]["labels"]["release"] == "prometheus"
+    for monitor in monitors.values():
+        selector = monitor["spec"]["selector"]["matchLabels"].items()
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        chosen = [(w, pod) for w, pod in workloads(EVERYTHING.render()) if selector <= pod_labels(w).items()]
+        with_driver = [pod for w, pod in chosen if not w["metadata"]["name"].endswith("-resizer")]
+        assert with_driver
+        for pod in with_driver:
+            (driver,) = (container for container in pod["containers"] if container["name"] == "csi-core")
+            assert endpoint["port"] in {port["name"] for port in driver["ports"]}

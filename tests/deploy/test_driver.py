@@ -7,6 +7,7 @@ from typing import Any
 
 import helm
 import pytest
+from fits import misfits
 from image import Image
 from installed import Driver, installed
 from machine import machine
@@ -20,19 +21,6 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.needs_tool("mmdebstrap"), pyte
 MIB = 1 << 20
 LOOP = helm.CHART / "drivers" / "loop.yaml"
 
-# What a sidecar cannot do without: (service, capabilities of which it needs one), by the sidecars' own checks at start.
-NEEDS = {
-    "csi-provisioner": [("plugin", {"CONTROLLER_SERVICE"}), ("controller", {"CREATE_DELETE_VOLUME"})],
-    "csi-snapshotter": [("controller", {"CREATE_DELETE_SNAPSHOT"})],
-    "csi-attacher": [("controller", {"PUBLISH_UNPUBLISH_VOLUME"})],
-    "csi-resizer": [("controller", {"EXPAND_VOLUME", "MODIFY_VOLUME"})],
-    "csi-snapshot-metadata": [("plugin", {"SNAPSHOT_METADATA_SERVICE"})],
-}
-NEEDS_WITH_ARGUMENT = {
-    "enable-capacity": ("controller", {"GET_CAPACITY"}),
-    "strict-topology": ("plugin", {"VOLUME_ACCESSIBILITY_CONSTRAINTS"}),
-}
-
 
 @pytest.fixture(scope="module")
 def loop(image: Image) -> Iterator[Driver]:
@@ -40,8 +28,8 @@ def loop(image: Image) -> Iterator[Driver]:
         yield driver
 
 
-def test_kubelet_registers_the_driver_that_the_csidriver_object_names(loop: Driver) -> None:
-    assert loop.name == loop.csi_driver["metadata"]["name"]
+def test_kubelet_registers_a_driver_that_fits_its_object_its_sidecars_and_the_examples(loop: Driver) -> None:
+    assert misfits(loop) == []
     assert loop.node_id == NODE_NAME
 
 
@@ -56,33 +44,6 @@ def test_kubelet_refuses_a_driver_whose_socket_is_not_where_the_registrar_says(l
 
 def test_the_topology_key_is_the_one_that_classes_are_restricted_by(loop: Driver) -> None:
     assert loop.topology == {f"topology.{loop.name}/node": NODE_NAME}
-
-
-def test_the_driver_can_do_what_each_sidecar_beside_it_needs(loop: Driver) -> None:
-    can = loop.sidecars.can
-    for container, needs in NEEDS.items():
-        for service, names in needs if container in loop.controller.containers else ():
-            assert names & can[service], f"{container} gives up: it needs one of {names} of the {service} service"
-    for argument, (service, names) in NEEDS_WITH_ARGUMENT.items():
-        if argument in loop.controller.arguments("csi-provisioner"):
-            assert names <= can[service], f"csi-provisioner --{argument} needs {names}"
-
-
-def test_there_is_a_sidecar_for_what_the_driver_can_do(loop: Driver) -> None:
-    can = loop.sidecars.can
-    workloads = [o for o in loop.objects if o["kind"] in ("DaemonSet", "Deployment")]
-    running = {c["name"] for o in workloads for c in o["spec"]["template"]["spec"]["containers"]}
-    assert ("csi-snapshotter" in running) == ("CREATE_DELETE_SNAPSHOT" in can["controller"])
-    assert ("csi-attacher" in running) == ("PUBLISH_UNPUBLISH_VOLUME" in can["controller"])
-    assert ("csi-resizer" in running) == bool({"EXPAND_VOLUME"} & (can["controller"] | can["node"]))
-
-
-def test_the_csidriver_object_says_what_the_driver_does(loop: Driver) -> None:
-    spec, can = loop.csi_driver["spec"], loop.sidecars.can
-    assert spec["attachRequired"] == ("PUBLISH_UNPUBLISH_VOLUME" in can["controller"])
-    assert spec["storageCapacity"] == ("enable-capacity" in loop.controller.arguments("csi-provisioner"))
-    # The name of a node-local volume's pod is only sent, and inline volumes are only told from others, on request.
-    assert spec["podInfoOnMount"] or "Ephemeral" not in spec["volumeLifecycleModes"]
 
 
 def test_the_liveness_probe_is_answered_within_its_time(loop: Driver) -> None:
