@@ -56,15 +56,13 @@ class Exports:
             in_use: addresses that have another volume of this backend; what they hold of that is left to them.
         """
         self._write(record)
-        path, clients, mine = self._root.share(record.key), record.clients(), str(self._root.path)
-        granted = self._server.granted()
-        gone = {address for found, address in granted if found == str(path)} - clients.keys()
+        path = self._root.share(record.key)
+        gone = self._server.clients(path).keys() - record.clients().keys()
         for address in sorted(gone):
             fault("nfs.export.before_revoke")
             self._server.revoke(path, address)
             fault("nfs.export.after_revoke")
-        others = {client for found, client in granted if not found.startswith(f"{mine}/")}
-        if gone and not others:
+        if gone and not self._server.serves_beyond(self._root.path):
             # Whom somebody else exports to as well may hold files there, and a client is expired as a whole.
             self._server.expire(gone - set(in_use))
             fault("nfs.export.after_expire")
@@ -97,8 +95,8 @@ class Exports:
 
     def missing(self, record: Record) -> list[str]:
         """Addresses that the record names and the server does not know."""
-        granted, path = self._server.granted(), str(self._root.share(record.key))
-        return [a for a, read_only in record.clients().items() if granted.get((path, a)) is not read_only]
+        granted = self._server.clients(self._root.share(record.key))
+        return [a for a, read_only in record.clients().items() if granted.get(a) is not read_only]
 
     def _grant(self, record: Record, clients: Mapping[str, bool]) -> None:
         for address, read_only in clients.items():

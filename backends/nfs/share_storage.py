@@ -182,6 +182,14 @@ class NoServer:
         """Not known here."""
         return {}
 
+    def clients(self, path: Path) -> dict[str, bool]:  # noqa: ARG002
+        """Nor this."""
+        return {}
+
+    def serves_beyond(self, root: Path) -> bool:  # noqa: ARG002
+        """For all that is known."""
+        return True
+
     def grant(self, path: Path, address: str, options: str) -> None:
         """The administrator's affair."""
 

@@ -13,7 +13,9 @@ from hosts import Lab
 from nfs_kubelet import CALL_S, RWX, Claim, Kubelet, refused
 from nfs_world import options_of
 
+from backends.nfs.copies import moment_ns
 from backends.nfs.plugin import NfsBackend
+from backends.nfs.trees import newest_change_ns, opened_directory
 from csi_core._proto import csi_pb2 as pb
 from csi_core.model import SourceKind, VolumeMode
 from csi_core.testing.contract import BackendCase
@@ -29,18 +31,19 @@ pytestmark = pytest.mark.needs_kernel("nfs")
 Code = grpc.StatusCode
 
 
+@pytest.fixture(scope="module")
+def disks(scratch_disks: tuple[Path, ...]) -> Iterator[Disks]:
+    """This machine's own server."""
+    with local_server({"xfs": scratch_disks[5]}) as disks:
+        yield disks
+
+
 class TestOverNfs(AttachTests, PublishTests, SnapshotTests, CloneTests, RestartTests):
     """What of the kit touches data, locks or mounts; all of it runs on a directory in tests/unit/nfs."""
 
     plugin = NfsBackend
     volume_modes = (VolumeMode.FILESYSTEM,)
     sources = tuple(SourceKind)
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def disks(cls, scratch_disks: tuple[Path, ...]) -> Iterator[Disks]:
-        with local_server({"xfs": scratch_disks[5]}) as disks:
-            yield disks
 
     @pytest.fixture
     def case(self, disks: Disks, tmp_path: Path) -> Iterator[BackendCase]:
@@ -49,6 +52,20 @@ class TestOverNfs(AttachTests, PublishTests, SnapshotTests, CloneTests, RestartT
             common["nodeAddresses"] = {"node-a": "127.0.0.1", "node-b": "127.0.0.2"}
             with BackendCase(lambda: NfsBackend(options)) as case:
                 yield case
+
+
+def test_what_another_client_changes_is_seen_at_once(disks: Disks, tmp_path: Path) -> None:
+    """A copy is judged by it; the client itself would answer from memory for seconds."""
+    with options_of("share", disks, tmp_path) as (options, root):
+        here = Path(options["share"]["root"])
+        (here / "content").mkdir()
+        (here / "content/file").write_text("content", encoding="ascii")
+        with opened_directory(str(here)) as top, opened_directory("content", top) as content:
+            began_ns = moment_ns(top)
+            for _ in range(2):  # from now on the client has it in memory
+                assert newest_change_ns(content, lambda: None) < began_ns
+            (root / "content/file").write_text("changed", encoding="ascii")  # as it comes to the server from elsewhere
+            assert newest_change_ns(content, lambda: None) >= began_ns
 
 
 def test_a_cluster_on_somebody_elses_share(lab: Lab, tmp_path: Path) -> None:

@@ -31,6 +31,12 @@ class FakeServer:
     def granted(self) -> dict[tuple[str, str], bool]:
         return dict(self.table)
 
+    def clients(self, path: Path) -> dict[str, bool]:
+        return {address: read_only for (found, address), read_only in self.table.items() if found == str(path)}
+
+    def serves_beyond(self, root: Path) -> bool:
+        return any(not Path(path).is_relative_to(root) for path, _ in self.table)
+
     def grant(self, path: Path, address: str, options: str) -> None:
         self.calls.append(f"grant {path} {address}")
         self.table[str(path), address] = options.startswith("ro,")

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from local_share import LocalShare, share_case
 
+from backends.nfs import share_storage
 from backends.nfs.mutable import ShareMutable
 from backends.nfs.share_parameters import ShareParameters
-from csi_core.errors import AlreadyExists, ConfigError, FailedPrecondition, InvalidArgument, Unavailable
+from csi_core.errors import AlreadyExists, ConfigError, FailedPrecondition, InvalidArgument, TimedOut, Unavailable
+from csi_core.health import HealthKind
 from csi_core.model import (
     AccessMode,
     ContentSource,
@@ -280,3 +282,15 @@ def test_an_empty_mount_point_is_waited_for(tmp_path: Path) -> None:
 def test_options(share: dict[str, str] | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LocalShare({"mode": "share", "server": "nfs.example", "share": share})
+
+
+def test_a_server_that_does_not_answer_is_said(case: BackendCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(argv: list[str], **options: object) -> None:
+        raise TimedOut(f"{argv[0]} has not ended")
+
+    monkeypatch.setattr(share_storage, "run", silent)
+    (problem,) = case.backend.storage_health()
+    assert (problem.kind, problem.reason) == (HealthKind.INACCESSIBLE, "ServerUnreachable")
+    assert "does not answer" in problem.message
+    with pytest.raises(Unavailable, match="does not answer"):
+        create(case, "pvc-1")
