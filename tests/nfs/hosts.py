@@ -105,6 +105,14 @@ class Host:
         fields = (line.split(" ") for line in lines.splitlines())
         return [path for _, path, fs_type, *_ in fields if fs_type in ("nfs", "nfs4")]
 
+    def tidy(self) -> None:
+        """End what a test started here, unmount what it mounted, and plug the cable in."""
+        self.reconnect()
+        for process in self._started:
+            process.kill()
+        for path in reversed(self.mounts()):
+            self.run("umount", "--internal-only", "--no-canonicalize", "--lazy", path, check=False)
+
     def close(self) -> None:
         """Switch it off. Its mounts go with it, without a word to their servers."""
         for process in self._started:
@@ -145,6 +153,19 @@ class NfsServer(Host):
         until(self.path("/var/lib/nfs/nfsdcld/main.sqlite").exists, "nfsdcld keeps its records")
         self.run("exportfs", "-ra")
         self.run("rpc.nfsd", "--grace-time", "10", "--lease-time", "10", "--no-nfs-version", "3", "4")
+
+    def serve_again(self) -> None:
+        """Undo what a test that failed did to the server."""
+        self.reconnect()
+        if int(self.path("/proc/fs/nfsd/threads").read_text(encoding="ascii")) == 0:
+            for daemon in self._daemons:
+                daemon.kill()
+                daemon.wait(_COMMAND_S)
+            self.start_nfsd()
+
+    def clear(self) -> None:
+        """Export nothing, and have no files."""
+        self.run("sh", "-c", "rm -rf /etc/exports.d/*; exportfs -ua; rm -rf /srv/*")
 
     def stop_nfsd(self) -> None:
         """Stop serving, as in a reboot: clients are told nothing."""
