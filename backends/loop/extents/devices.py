@@ -141,8 +141,8 @@ class Devices:
     def writes(self) -> int:
         """How much has been written to all attached volumes of the pool; changes while somebody writes."""
         ours = {segment.backing(0).anywhere for segment in self._segments.values()}
-        loops = sum(sum(device.writes) for device in loopdev.attached() if device.backing.anywhere in ours)
-        return loops + sum(sum(device.writes) for device in self._joined()) if self._joins else loops
+        loops = [device for device in loopdev.attached() if device.backing.anywhere in ours]
+        return sum(_writes(device) for device in (*loops, *(self._joined() if self._joins else ())))
 
     def _joined(self) -> list[DmDevice]:
         return [device for uuid in self._joined_uuids() if (device := dm.find(uuid))]
@@ -222,6 +222,13 @@ class Devices:
                 os.posix_fallocate(segment.descriptor, offset, length)
         except OSError as error:
             _log.warning("holes in a segment cannot be filled", segment=str(segment.path), error=error.strerror)
+
+
+def _writes(device: Mapped) -> int:
+    try:
+        return sum(device.writes)
+    except (OSError, IndexError):  # removed at this moment: another volume is detached while we look
+        return 0
 
 
 def _size_bytes(device: DmDevice) -> int:

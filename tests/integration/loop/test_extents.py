@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from backends.loop import loopdev
 from backends.loop.extents import content, zeroing
 from backends.loop.extents.zeroing import zero
+from backends.loop.loopdev import LoopDevice
 from backends.loop.options import LoopParameters, SegmentOptions
 from backends.loop.plugin import LoopBackend
 from csi_core.deadline import call_deadline
@@ -107,6 +109,18 @@ def test_zeroing_begins_anew_after_a_stop_in_its_middle(packed: Cluster, monkeyp
     packed.start()
     packed.settled()
     assert packed.pool.layout.space_map.pool.statistics()["quarantined_extents"] == 0
+    assert free_bytes_are_zeros(packed.pool.layout)
+
+
+def test_zeroing_goes_on_while_neighbours_are_detached(packed: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks at how much the others write may find that one of them has just gone."""
+    volume = thick(packed, "v")
+    write_block(packed.attach(volume).device, 0, os.urandom(4 * MIB))
+    packed.detach(volume)
+    backing = replace(packed.pool.layout._segments[0].backing(0), offset_bytes=0)
+    monkeypatch.setattr(loopdev, "attached", lambda: iter([LoopDevice(4095, backing, 0, 0)]))
+    packed.delete(volume)
+    packed.settled()
     assert free_bytes_are_zeros(packed.pool.layout)
 
 
