@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from backends.loop.options import LoopParameters
+from backends.loop.database import PoolDatabase
+from backends.loop.extents import preparing
+from backends.loop.extents.content import Content
+from backends.loop.extents.layout import ExtentsLayout
+from backends.loop.options import LoopParameters, SegmentOptions
 from backends.loop.plugin import LoopBackend
+from backends.loop.records import RunRecord
 from csi_core.model import (
     AccessMode,
     AttachRequest,
@@ -27,9 +33,10 @@ from csi_core.node.freeze import frozen
 from csi_core.parameters import Parameters
 
 MIB = 1 << 20
-SIZE_BYTES = 16 * MIB
-GROWN_BYTES = 24 * MIB
 DATA_BYTES = 64 << 10
+SEGMENT_BYTES = 14 * MIB
+"""Holds what PACKED_ACTS leave at any time, with little to spare: what was deleted is soon used again."""
+ELASTIC = VolumeCapability(VolumeMode.FILESYSTEM, AccessMode.SINGLE_NODE_WRITER, "ext4")
 RAW = VolumeCapability(VolumeMode.BLOCK, AccessMode.SINGLE_NODE_WRITER)
 
 
@@ -42,13 +49,22 @@ class NodeHost:
     def frozen(self, devices: tuple[Path, ...], time_limit_s: float) -> AbstractContextManager[None]:
         return frozen(devices, time_limit_s)
 
+    def filesystem_on(self, device: Path) -> None:
+        """Nothing is mounted: elastic volumes grow when an act says so."""
+
 
 @dataclass(frozen=True)
 class Thing:
-    """A volume or snapshot: its size, and the one byte that its first 64 KiB are full of."""
+    """A volume or snapshot: its size, the one byte that its first 64 KiB are full of, and what an elastic one has."""
 
     size_bytes: int
     content: int = 0
+    present_bytes: int = 0
+
+    @property
+    def capability(self) -> VolumeCapability:
+        """Raw block, in the shape of which no volume can be elastic."""
+        return ELASTIC if self.present_bytes else RAW
 
 
 Things = dict[str, Thing]
@@ -59,24 +75,37 @@ class Life:
     """Acts on a pool; ``things`` is what the acts so far must have led to."""
 
     backend: LoopBackend
+    size_bytes: int
+    grown_bytes: int
     things: Things = field(default_factory=dict)
 
     def create(self, name: str, provisioning: str, source: str = "", kind: SourceKind = SourceKind.SNAPSHOT) -> None:
-        size_bytes = self.things[source].size_bytes if source else SIZE_BYTES
+        size_bytes = self.things[source].size_bytes if source else self.size_bytes
         content = ContentSource(kind, self.handle(source)) if source else None
         parameters = LoopParameters.model_validate({"provisioning": provisioning})
         self.backend.create_volume(VolumeSpec(name, SizeRange(size_bytes), (RAW,), parameters, source=content))
         self.things[name] = Thing(size_bytes, self.things[source].content if source else 0)
 
+    def create_elastic(self, name: str) -> None:
+        parameters = LoopParameters.model_validate({"initialSize": str(self.size_bytes)})
+        self.backend.create_volume(VolumeSpec(name, SizeRange(self.grown_bytes), (ELASTIC,), parameters))
+        self.things[name] = Thing(self.grown_bytes, present_bytes=self.size_bytes)
+
+    def lengthen(self, name: str) -> None:
+        """As an elastic volume grows while it is attached."""
+        with self.attached(name):
+            packed(self.backend).lengthen(key(self.handle(name)), self.grown_bytes)
+        self.things[name] = replace(self.things[name], present_bytes=self.grown_bytes)
+
     def write(self, name: str, content: int) -> None:
-        with attached(self.backend, self.handle(name)) as device, device.open("rb+", buffering=0) as file:
+        with self.attached(name) as device, device.open("rb+", buffering=0) as file:
             file.write(bytes([content]) * DATA_BYTES)
             os.fsync(file.fileno())
         self.things[name] = replace(self.things[name], content=content)
 
     def expand(self, name: str) -> None:
-        self.backend.expand_volume(self.handle(name), SizeRange(GROWN_BYTES))
-        self.things[name] = replace(self.things[name], size_bytes=GROWN_BYTES)
+        self.backend.expand_volume(self.handle(name), SizeRange(self.grown_bytes))
+        self.things[name] = replace(self.things[name], size_bytes=self.grown_bytes)
 
     def snapshot(self, name: str, source: str) -> None:
         self.backend.create_snapshot(SnapshotSpec(name, self.handle(source)))
@@ -86,6 +115,9 @@ class Life:
         remove = self.backend.delete_snapshot if name.startswith("snap") else self.backend.delete_volume
         remove(self.handle(name), Parameters())
         del self.things[name]
+
+    def attached(self, name: str) -> AbstractContextManager[Path]:
+        return attached(self.backend, self.handle(name), self.things[name].capability)
 
     def handle(self, name: str) -> str:
         return handles(self.backend)[name]
@@ -112,10 +144,52 @@ ACTS: tuple[Callable[[Life], None], ...] = (
 )
 
 
+PACKED_ACTS: tuple[Callable[[Life], None], ...] = (
+    lambda life: life.create("thick", "thick"),
+    lambda life: life.write("thick", 1),
+    lambda life: life.create_elastic("elastic"),
+    lambda life: life.write("elastic", 2),
+    lambda life: life.lengthen("elastic"),
+    lambda life: life.snapshot("snap", "thick"),
+    lambda life: life.expand("thick"),
+    lambda life: life.create("restored", "thick", "snap"),
+    lambda life: life.delete("thick"),
+    lambda life: life.delete("elastic"),
+    lambda life: life.create("thick", "thick"),
+    lambda life: life.write("thick", 3),
+)
+"""The same in the layout extents, where every copy is a full one and what was deleted is written over."""
+
+
+def made(pool: Path, layout: str) -> None:
+    """What an administrator does first; durable when it returns."""
+    pool.mkdir()
+    if layout == "extents":
+        database = PoolDatabase(pool / "pool.db")
+        segment = SegmentOptions(path=segment_of(pool), size=SEGMENT_BYTES)
+        preparing.create(database, [segment], MIB, force=False, progress=lambda *_: None)
+        database.close()
+
+
+def segment_of(pool: Path) -> Path:
+    return pool / "segment"
+
+
 def started(pool: Path) -> LoopBackend:
-    backend = LoopBackend({"pools": {"power": {"path": str(pool), "allowLoopHost": True}}})
+    layout = "extents" if segment_of(pool).exists() else "images"
+    backend = LoopBackend({"pools": {"power": {"path": str(pool), "layout": layout, "allowLoopHost": True}}})
     backend.start(NodeHost())
     return backend
+
+
+def packed(backend: LoopBackend) -> ExtentsLayout:
+    (pool,) = backend._pools
+    assert isinstance(pool.layout, ExtentsLayout)
+    return pool.layout
+
+
+def key(handle: str) -> str:
+    return handle.split(":")[1]
 
 
 def handles(backend: LoopBackend) -> dict[str, str]:
@@ -125,8 +199,8 @@ def handles(backend: LoopBackend) -> dict[str, str]:
 
 
 @contextmanager
-def attached(backend: LoopBackend, handle: str) -> Iterator[Path]:
-    source = backend.attach_volume(AttachRequest(handle, RAW, read_only=False))
+def attached(backend: LoopBackend, handle: str, capability: VolumeCapability) -> Iterator[Path]:
+    source = backend.attach_volume(AttachRequest(handle, capability, read_only=False))
     assert isinstance(source, BlockSource)
     try:
         yield source.device
@@ -155,10 +229,24 @@ def check(pool: Path, before: Things, after: Things) -> None:
             assert entry.size_bytes in sizes, f"{entry.name} has {entry.size_bytes} bytes, not {sizes}"
         for name in must:
             if before[name].content == after[name].content and not name.startswith("snap"):
-                with attached(backend, found[name]) as device, device.open("rb") as file:
+                with attached(backend, found[name], before[name].capability) as device, device.open("rb") as file:
                     content = file.read(DATA_BYTES)
                 assert content == bytes([before[name].content]) * DATA_BYTES, f"{name} has lost what was written"
+        if segment_of(pool).exists():
+            check_packed(backend, found, {name: before[name] for name in must})
         findings = list(backend.diagnose())
         assert not findings, findings
     finally:
         backend.stop()
+
+
+def check_packed(backend: LoopBackend, found: dict[str, str], before: Things) -> None:
+    """Elastic volumes have what they were told to have, and what could be given out next reads as zeros."""
+    layout = packed(backend)
+    for name, thing in before.items():
+        assert layout.present_bytes(key(found[name])) >= thing.present_bytes, f"{name} has become shorter"
+    (pool,) = backend._pools
+    assert pool.trash.emptied(20)
+    for number, start, length in struct.iter_unpack("=3Q", layout.space_map.pool.free_runs()):
+        run = RunRecord(number, start, length)
+        assert not any(Content(layout._segments, [run], MIB).data_ranges(0)), f"{run} holds what was deleted"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -11,92 +10,17 @@ from pathlib import Path
 import pytest
 
 from backends.loop import loopdev
-from backends.loop.database import PoolDatabase
-from backends.loop.extents import dm, preparing
+from backends.loop.extents import dm
 from backends.loop.extents.layout import ExtentsLayout
-from backends.loop.options import LoopParameters, SegmentOptions
-from backends.loop.plugin import LoopBackend
-from backends.loop.pool import Pool
+from backends.loop.options import SegmentOptions
 from csi_core.errors import Busy, NoSpace
 from csi_core.model import (
-    AccessMode,
-    AttachRequest,
     SizeRange,
-    Volume,
-    VolumeCapability,
-    VolumeMode,
-    VolumeSpec,
 )
-from csi_core.node.mounted import filesystem_on
-from csi_core.parameters import Parameters
-from csi_core.testing.devices import scratch_directory
+
+from .packed import MIB, Packed, holes
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_kernel("device-mapper")]
-
-MIB = 1 << 20
-RAW = VolumeCapability(VolumeMode.BLOCK, AccessMode.SINGLE_NODE_WRITER)
-THICK = LoopParameters.model_validate({"provisioning": "thick"})
-
-
-class NodeHost:
-    """Nothing is frozen or grown here."""
-
-    node_id = "node-1"
-    backend_name = "loop"
-
-    filesystem_on = staticmethod(filesystem_on)
-
-    def frozen(self, devices: tuple[Path, ...], time_limit_s: float) -> object:
-        raise NotImplementedError
-
-
-class Packed:
-    """A backend over one pool of some segments."""
-
-    def __init__(self, path: Path, segments: list[SegmentOptions]) -> None:
-        database = PoolDatabase(path / "pool.db")
-        preparing.create(database, segments, MIB, force=True, progress=lambda *_: None)
-        database.close()
-        pool = {"path": str(path), "layout": "extents", "allowLoopHost": True}
-        self.options = {"pools": {"p": pool}}
-        self.start()
-
-    def start(self) -> None:
-        self.backend = LoopBackend(self.options)
-        self.backend.start(NodeHost())  # type: ignore[arg-type]
-
-    @property
-    def pool(self) -> Pool:
-        return next(iter(self.backend._pools))
-
-    def create(self, name: str, size_bytes: int) -> Volume:
-        return self.backend.create_volume(VolumeSpec(name, SizeRange(size_bytes), (RAW,), THICK)).value
-
-    def attach(self, volume: Volume) -> Path:
-        return self.backend.attach_volume(AttachRequest(volume.handle, RAW)).device
-
-    def delete(self, volume: Volume) -> None:
-        self.backend.detach_volume(volume.handle)
-        self.backend.delete_volume(volume.handle, Parameters())
-
-    def runs(self, volume: Volume) -> int:
-        return len(self.pool.records.runs(volume.handle.split(":")[1]))
-
-    def close(self) -> None:
-        for volume in self.backend.list_volumes("", 100).entries:
-            self.backend.detach_volume(volume.handle)
-        self.backend.stop()
-
-
-@pytest.fixture
-def host(scratch_disks: tuple[Path, ...]) -> Iterator[Path]:
-    """An XFS on a disk, for pool.db and for segments in files."""
-    disk = scratch_disks[1]
-    subprocess.run(["mkfs.xfs", "-q", "-f", "-K", str(disk)], check=True)
-    with scratch_directory() as path:
-        subprocess.run(["mount", str(disk), str(path)], check=True)
-        yield path
-    subprocess.run(["wipefs", "--quiet", "--all", str(disk)], check=True)
 
 
 @pytest.fixture
@@ -137,15 +61,6 @@ def read(device: Path, offset_bytes: int, length: int) -> bytes:
         return os.pread(descriptor, length, offset_bytes)
     finally:
         os.close(descriptor)
-
-
-def holes(packed: Packed) -> list[Volume]:
-    """Fill the pool with eight volumes and delete every second one: 32 MiB are free, in four pieces."""
-    volumes = [packed.create(f"v{n}", 8 * MIB) for n in range(8)]
-    volumes.sort(key=lambda volume: packed.pool.records.runs(volume.handle.split(":")[1]))
-    for volume in volumes[::2]:
-        packed.delete(volume)
-    return volumes[1::2]
 
 
 def test_a_volume_in_several_pieces_is_one_device(packed: Packed) -> None:

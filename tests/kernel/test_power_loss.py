@@ -1,4 +1,4 @@
-"""Power cuts at every flush while loop images are made, written to, grown, snapshotted, copied and deleted."""
+"""Power cuts at every flush while loop volumes are made, written to, grown, snapshotted, copied and deleted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from csi_core.testing.devices import scratch_directory
+from csi_core.testing.devices import unmount_below
 
 from . import lives
 from .write_log import Entry, Replay, branch, entries, logged, mark
@@ -25,23 +25,31 @@ FORMATTED = "formatted"
 
 
 @contextmanager
-def mounted(fs_type: str, device: Path) -> Iterator[Path]:
-    with scratch_directory() as path:
-        subprocess.run(["mount", "-t", fs_type, str(device), str(path)], check=True)
-        yield path  # scratch_directory unmounts
+def mounted(fs_type: str, device: Path, path: Path) -> Iterator[Path]:
+    """The same path each time: pool.db says where the segments are."""
+    subprocess.run(["mount", "-t", fs_type, str(device), str(path)], check=True)
+    try:
+        yield path / "pool"
+    finally:
+        unmount_below(path)
 
 
-def live(fs_type: str, device: Path) -> list[lives.Things]:
+ACTS = {"images": lives.ACTS, "extents": lives.PACKED_ACTS}
+SIZES_BYTES = {"images": (16 * MIB, 24 * MIB), "extents": (2 * MIB, 3 * MIB)}
+"""Of a volume, and after it has grown. All that is free in a packed pool is read after each cut, so that is small."""
+
+
+def live(fs_type: str, layout: str, device: Path, path: Path) -> list[lives.Things]:
     """Perform every act, with a mark in the log after each answer; what must be there after each."""
     subprocess.run([*MKFS[fs_type], str(device)], check=True)
     answered = []
-    with mounted(fs_type, device) as path:
-        (path / "pool").mkdir()
-        backend = lives.started(path / "pool")
-        life = lives.Life(backend)
+    with mounted(fs_type, device, path) as pool:
+        lives.made(pool, layout)
+        backend = lives.started(pool)
+        life = lives.Life(backend, *SIZES_BYTES[layout])
         mark(DEVICE, FORMATTED)
         answered.append(dict(life.things))
-        for act in lives.ACTS:
+        for act in ACTS[layout]:
             act(life)
             mark(DEVICE, f"answered-{len(answered)}")
             answered.append(dict(life.things))
@@ -80,13 +88,13 @@ def zero(disk: Path, size_bytes: int) -> None:
         os.fsync(file.fileno())
 
 
-@pytest.mark.parametrize("fs_type", ["xfs", "ext4"])
+@pytest.mark.parametrize(("fs_type", "layout"), [("xfs", "images"), ("ext4", "images"), ("xfs", "extents")])
 def test_a_power_cut_at_any_flush_loses_nothing_that_was_answered(
-    fs_type: str, disks: tuple[Path, ...], record_property: Callable[[str, object], None]
+    fs_type: str, layout: str, disks: tuple[Path, ...], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     disk, log, replayed, spare = disks
     with logged(disk, log, DISK_BYTES, DEVICE) as device:
-        answered = live(fs_type, device)
+        answered = live(fs_type, layout, device, tmp_path)
     replay = Replay(log, replayed)
     cuts = 0
     for entry, answers in moments(log):
@@ -95,12 +103,12 @@ def test_a_power_cut_at_any_flush_loses_nothing_that_was_answered(
             continue
         replay.sync()
         cuts += 1
-        with branch(replayed, spare, DISK_BYTES, f"{DEVICE}-cut") as device, mounted(fs_type, device) as path:
+        with branch(replayed, spare, DISK_BYTES, f"{DEVICE}-cut") as device, mounted(fs_type, device, tmp_path) as pool:
             try:
-                lives.check(path / "pool", answered[answers], answered[min(answers + 1, len(answered) - 1)])
+                lives.check(pool, answered[answers], answered[min(answers + 1, len(answered) - 1)])
             except BaseException as error:
                 error.add_note(f"power cut number {cuts}, after {answers} answers")
                 raise
     replay.close()
-    assert cuts > 2 * len(lives.ACTS), "the log holds the flushes of every act"
-    record_property("detail", f"{fs_type}: {cuts} power cuts")
+    assert cuts > 2 * len(ACTS[layout]), "the log holds the flushes of every act"
+    record_property("detail", f"{layout} on {fs_type}: {cuts} power cuts")
