@@ -6,6 +6,7 @@ import os
 import time
 from typing import Final, Literal
 
+from backends.nfs.intents import Intent, boot_id, drop_intent, write_intent
 from backends.nfs.records import Record
 from backends.nfs.root import place_of
 from backends.nfs.sizing import DATA
@@ -29,7 +30,15 @@ def used_bytes(storage: Storage, source: Record) -> int:
 
 
 def filled(
-    storage: Storage, source: Record, directory: int, limit_bytes: int, consistency: Consistency, task: Task
+    storage: Storage,
+    source: Record,
+    directory: int,
+    limit_bytes: int,
+    consistency: Consistency,
+    task: Task,
+    *,
+    work: str = "",
+    half_made: Intent | None = None,
 ) -> int:
     """Make the content in ``directory`` as a copy of ``source``; answer its id.
 
@@ -40,6 +49,8 @@ def filled(
         limit_bytes: what the copy may have; 0 for no limit.
         consistency: what has to be of one moment.
         task: asked to go on, and told how far it got.
+        work: what is being made, to be noted, so that another process can go on with it; "" for what it is not to.
+        half_made: the note of an earlier process, which had got some way.
 
     Raises:
         Busy: the source was written to meanwhile.
@@ -52,21 +63,40 @@ def filled(
             tree_id = storage.sizing.snapshot(content, directory)
             storage.sizing.limit(tree_id, limit_bytes)
         else:
-            tree_id = storage.sizing.make(directory)
+            tree_id = _tree(storage, directory)
             storage.sizing.limit(tree_id, limit_bytes)
-            began_ns = moment_ns(directory)
+            began_ns = half_made.began_ns if half_made else moment_ns(directory)
+            if work and not half_made:
+                write_intent(directory, Intent(work, source.key, began_ns, boot_id()))
+                fault("nfs.copy.after_intent")
             with opened_directory(DATA, directory) as target:
-                _copy(storage, source, content, target, task)
-            if consistency == "volume" and written(storage, source) and changed(content, began_ns, task):
+                _copy(storage, source, content, target, task, resume=half_made is not None)
+            # Who had the source while an earlier process copied it is not known.
+            judged = written(storage, source) or (half_made is not None and not source.volume_key)
+            if consistency == "volume" and judged and changed(content, began_ns, task):
                 raise Busy(
                     f"volume {source.key} was written to while it was copied, and a copy must be of one moment; repeat "
                     f"the call when it is quiet, put the root on btrfs, or say consistency: file"
                 )
+            if work:
+                drop_intent(directory)
         fault("nfs.copy.after_copy")
         return tree_id
 
 
-def _copy(storage: Storage, source: Record, content: int, target: int, task: Task) -> None:
+def _tree(storage: Storage, directory: int) -> int:
+    """The id of the content's directory, which an earlier process may have made."""
+    try:
+        with opened_directory(DATA, directory) as content:
+            tree_id = storage.sizing.tree_id(content)
+    except FileNotFoundError:
+        return storage.sizing.make(directory)
+    if storage.sizing.counts and not tree_id:
+        raise Busy("what an earlier process copied is not counted as this one does; repeat the call")
+    return tree_id
+
+
+def _copy(storage: Storage, source: Record, content: int, target: int, task: Task, *, resume: bool) -> None:
     total_bytes, done_bytes = used_bytes(storage, source), 0
 
     def progress(more_bytes: int) -> None:
@@ -74,7 +104,7 @@ def _copy(storage: Storage, source: Record, content: int, target: int, task: Tas
         done_bytes += more_bytes
         task.progress(done_bytes, total_bytes)
 
-    copy_tree(content, target, progress, guarded=storage.root.guarded)
+    copy_tree(content, target, progress, guarded=storage.root.guarded, resume=resume)
     fault("nfs.copy.before_sync")
     storage.sizing.sync_all(target)
 

@@ -6,7 +6,7 @@ import time
 
 from backends.nfs.copies import filled, used_bytes
 from backends.nfs.options import NfsSnapshotParameters
-from backends.nfs.records import Record, new_key
+from backends.nfs.records import Record
 from backends.nfs.storage import Storage
 from backends.nfs.volumes import existing
 from csi_core.background import Task
@@ -30,12 +30,16 @@ def create(storage: Storage, spec: SnapshotSpec, parameters: NfsSnapshotParamete
     if found := storage.index.named("s", spec.name):
         return found, False
     source = existing(storage, spec.volume_handle)
-    work = f"copy for snapshot {spec.name}"
+    work = _copy_of(spec)
     joined = storage.work.running(work)
     storage.work.finish(work, lambda task: _take(storage, spec, parameters, source, task))
     if found := storage.index.named("s", spec.name):
         return found, not joined
     raise NotFound(f"snapshot {spec.name} was deleted as soon as it was made")
+
+
+def _copy_of(spec: SnapshotSpec) -> str:
+    return f"copy for snapshot {spec.name}"
 
 
 def delete(storage: Storage, key: str) -> None:
@@ -53,10 +57,13 @@ def _take(storage: Storage, spec: SnapshotSpec, parameters: NfsSnapshotParameter
     if storage.index.named("s", spec.name):
         return  # by work that ended just before this began
     charge_bytes = storage.charge(used_bytes(storage, source))
-    key = new_key("s")
-    with storage.reserve(charge_bytes) as reservation, storage.making(key) as directory:
-        created_us = time.time_ns() // 1000
-        tree_id = filled(storage, source, directory, 0, parameters.consistency, task)
+    work = _copy_of(spec)
+    with (
+        storage.reserve(charge_bytes) as reservation,
+        storage.copying(work, "s", source.key) as (key, directory, half_made),
+    ):
+        created_us = half_made.began_ns // 1000 if half_made else time.time_ns() // 1000
+        tree_id = filled(storage, source, directory, 0, parameters.consistency, task, work=work, half_made=half_made)
         record = Record(
             key=key,
             name=spec.name,

@@ -15,12 +15,13 @@ from backends.nfs.btrfs import Subvolumes, on_btrfs
 from backends.nfs.exportfs import Server
 from backends.nfs.exports import Exports
 from backends.nfs.index import Index
+from backends.nfs.intents import Intent, read_intent
 from backends.nfs.options import ExportOptions
-from backends.nfs.records import Record
+from backends.nfs.records import Kind, Record, new_key
 from backends.nfs.root import Root, place_of, storage_errors
 from backends.nfs.sizing import ProjectQuotas, Sizing, Unsized
 from backends.nfs.trash import Trash
-from csi_core.background import BackgroundWork
+from csi_core.background import BackgroundWork, Cancelled
 from csi_core.errors import ConfigError, NoSpace, Unavailable
 from csi_core.ledger import Ledger, Reservation
 from csi_core.node.mountinfo import MountTable
@@ -29,6 +30,8 @@ __all__ = ["Storage"]
 
 _log = structlog.get_logger(__name__)
 _TRASH_WAIT_S: Final = 2.0
+_KEEP_HALF_MADE_S: Final = 900.0
+"""Sidecars that want a volume ask for it again within five minutes."""
 _LIMITING: Final = (
     "mount XFS with -o prjquota; make ext4 with `mkfs.ext4 -O quota,project -E quotatype=prjquota` and mount it with "
     "-o prjquota; on btrfs say `btrfs quota enable`; or say sizeEnforcement: none"
@@ -63,6 +66,8 @@ class Storage:
         self.options = options
         self._max_volumes_per_node = max_volumes_per_node
         self._admission = threading.Lock()
+        self._half_made: dict[str, tuple[str, Intent]] = {}
+        self._half_made_taken = threading.Lock()
         with ExitStack() as undo:
             self.root = self._open_root()
             undo.callback(self.root.close)
@@ -84,9 +89,16 @@ class Storage:
                 self.exports.reconcile(self.index.all("v"))
             undo.pop_all()
         self.trash.start(left)
+        self._forgetting = threading.Timer(_KEEP_HALF_MADE_S, self._forget_half_made)
+        self._forgetting.daemon = True
+        if self._half_made:
+            self._forgetting.start()
 
     def close(self) -> None:
         """Stop copies and removal; they are taken up, or thrown away, at the next start. Exports stay."""
+        self._forgetting.cancel()
+        if self._forgetting.is_alive():
+            self._forgetting.join()
         self.work.stop()
         self.trash.stop()
         self.root.close()
@@ -147,6 +159,43 @@ class Storage:
                 self.trash.add(key, 0)
                 raise
 
+    @contextmanager
+    def copying(self, work: str, kind: Kind, source_key: str) -> Iterator[tuple[str, int, Intent | None]]:
+        """As :meth:`making`, for a copy: its key, its directory, and where an earlier process was with it.
+
+        What a stopping process leaves the next one goes on with; what fails is thrown away.
+        """
+        with self._half_made_taken:
+            key, intent = self._half_made.pop(work, ("", None))
+        if intent is None or intent.source_key != source_key:
+            if key:
+                self._throw_away(key)
+            key = new_key(kind)
+            with storage_errors(f"export.root {self.options.root}"):
+                os.mkdir(key, 0o711, dir_fd=self.root.place("new"))
+            intent = None
+        with storage_errors(f"export.root {self.options.root}"):
+            try:
+                with self.root.opened("new", key) as directory:
+                    yield key, directory, intent
+            except Cancelled:
+                raise  # the process ends; a note that is there tells the next one
+            except BaseException:
+                self._throw_away(key)
+                raise
+
+    def _throw_away(self, key: str) -> None:
+        self.root.discard("new", key)
+        self.trash.add(key, 0)
+
+    def _forget_half_made(self) -> None:
+        """Nobody has asked for them again."""
+        with self._half_made_taken:
+            forgotten, self._half_made = self._half_made, {}
+        for work, (key, _) in forgotten.items():
+            _log.warning("half-made, and nobody asks for it again; thrown away", key=key, work=work)
+            self._throw_away(key)
+
     def delete(self, record: Record, *, wait: bool = True) -> None:
         """Move an object to the trash, and give its removal a moment where ``wait`` says so.
 
@@ -192,8 +241,14 @@ class Storage:
     def _recover(self) -> dict[str, int]:
         """Take up the records, and put right what a crash left; answer what is in the trash and its charges."""
         for key in self.root.keys("new"):
-            _log.warning("half-made, and thrown away", key=key)
-            self.root.discard("new", key)
+            with self.root.opened("new", key) as directory:
+                intent = read_intent(directory)
+            if intent and intent.work not in self._half_made:
+                _log.warning("half-made, and kept for who asks for it again", key=key, work=intent.work)
+                self._half_made[intent.work] = (key, intent)
+            else:
+                _log.warning("half-made, and thrown away", key=key)
+                self.root.discard("new", key)
         volumes, groups = self.root.records("volumes"), self.root.records("groups")
         known = {"", *(group.key for group in groups)}
         snapshots = []

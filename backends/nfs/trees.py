@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Final
 
 from backends.nfs.fresh import changed_ns
@@ -91,7 +91,7 @@ def _emptied(directory: int, top: int, check: Callable[[], None]) -> list[str]:
 # -- copying ----------------------------------------------------------------------------------------
 
 
-def copy_tree(source: int, target: int, progress: Progress, *, guarded: bool = False) -> None:
+def copy_tree(source: int, target: int, progress: Progress, *, guarded: bool = False, resume: bool = False) -> None:
     """Copy all that is in the open directory ``source`` into the empty one ``target``, which nobody else reaches.
 
     Blocks are shared where the filesystem can. Owners, permissions, times, extended attributes, hard links and special
@@ -102,12 +102,14 @@ def copy_tree(source: int, target: int, progress: Progress, *, guarded: bool = F
         target: where it goes.
         progress: told of every file.
         guarded: no device can be opened in ``source``: that spares a look at each file before it is opened.
+        resume: ``target`` holds what an earlier call made before it was interrupted. Files that are whole stay: they
+            have their time of change only when all else is done.
 
     Raises:
         NoSpace: the target is full.
         Busy: the source was changed under the walk's feet.
     """
-    copy = _Copy(progress, guarded)
+    copy = _Copy(progress, guarded, resume)
     try:
         copy.run(source, target)
     except OSError as error:
@@ -119,9 +121,10 @@ def copy_tree(source: int, target: int, progress: Progress, *, guarded: bool = F
 
 
 class _Copy:
-    def __init__(self, progress: Progress, guarded: bool) -> None:
+    def __init__(self, progress: Progress, guarded: bool, resume: bool) -> None:
         self._progress = progress
         self._guarded = guarded
+        self._resume = resume
         self._links = f".links-{secrets.token_hex(12)}"
         self._linked: set[int] = set()
 
@@ -137,7 +140,8 @@ class _Copy:
                     name = waiting.pop()
                     above.append((os.fstat(here), os.fstat(there), waiting))
                     here = _replaced(here, name)
-                    os.mkdir(name, 0o700, dir_fd=there)
+                    with suppress(FileExistsError) if self._resume else nullcontext():
+                        os.mkdir(name, 0o700, dir_fd=there)
                     there = _replaced(there, name)
                     waiting = self._entries(here, there, top)
                     continue
@@ -156,7 +160,9 @@ class _Copy:
 
     def _entries(self, here: int, there: int, top: int) -> list[str]:
         """Copy all that is no directory; answer the names of those that are."""
-        directories = []
+        directories: list[str] = []
+        if self._resume:
+            _clear(here, there)
         with os.scandir(here) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
@@ -176,6 +182,9 @@ class _Copy:
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFDIR or (readable and kind != stat.S_IFREG):
             raise OSError(errno.ESTALE, "it became something else")
+        if self._resume and self._there_already(status, name, there):
+            self._progress(status.st_blocks * 512)
+            return
         if status.st_nlink > 1 and status.st_ino in self._linked:
             os.link(f"{self._links}/{status.st_ino}", name, src_dir_fd=top, dst_dir_fd=there, follow_symlinks=False)
             return
@@ -198,6 +207,20 @@ class _Copy:
             os.utime(name, ns=times, dir_fd=there, follow_symlinks=False)
         if status.st_nlink > 1:
             self._remember(status.st_ino, name, there, top)
+
+    def _there_already(self, status: os.stat_result, name: str, there: int) -> bool:
+        """Whether a file was copied before; anything else of that name is removed, to be made again."""
+        try:
+            made = os.stat(name, dir_fd=there, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        whole = ("st_mode", "st_uid", "st_gid", "st_size", "st_mtime_ns", "st_nlink")
+        if stat.S_ISREG(made.st_mode) and made.st_nlink == 1:
+            same = all(getattr(made, field) == getattr(status, field) for field in whole)
+            if same:
+                return True
+        os.unlink(name, dir_fd=there)
+        return False
 
     def _remember(self, inode: int, name: str, there: int, top: int) -> None:
         """Keep a further link at a known place: the first name of the file may be a long way off."""
@@ -225,6 +248,20 @@ class _Copy:
                 _copy_data(content, made, status.st_size, self._progress)
                 return
         self._progress(status.st_blocks * 512)
+
+
+def _clear(here: int, there: int) -> None:
+    """Remove from ``there`` what ``here`` has not, or has as another kind: directories and all else."""
+    with os.scandir(here) as entries:
+        wanted = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    with os.scandir(there) as entries:
+        made = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    for name, is_directory in made.items():
+        if wanted.get(name) is not is_directory:
+            if is_directory:
+                remove_tree(there, name, lambda: None)
+            else:
+                os.unlink(name, dir_fd=there)
 
 
 def _copy_data(content: int, made: int, size_bytes: int, progress: Progress) -> None:

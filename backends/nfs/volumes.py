@@ -54,7 +54,7 @@ def create(storage: Storage, spec: VolumeSpec, parameters: NfsParameters) -> tup
     if spec.source is None:
         return _create_empty(storage, spec, parameters), True
     source = _source(storage, spec.source)
-    work = f"copy for volume {spec.name}"
+    work = _copy_of(spec)
     joined = storage.work.running(work)
     storage.work.finish(work, lambda task: _create_copy(storage, spec, parameters, source, task))
     if found := storage.index.named("v", spec.name):
@@ -83,10 +83,19 @@ def _create_copy(storage: Storage, spec: VolumeSpec, parameters: NfsParameters, 
         return  # by work that ended just before this began
     size_bytes = _chosen_size(spec.size, source.size_bytes)
     charge_bytes = storage.charge(size_bytes)
-    key = new_key("v")
-    with storage.reserve(charge_bytes) as reservation, storage.making(key) as directory:
-        tree_id = filled(storage, source, directory, size_bytes, parameters.consistency, task)
+    work = _copy_of(spec)
+    with (
+        storage.reserve(charge_bytes) as reservation,
+        storage.copying(work, "v", source.key) as (key, directory, half_made),
+    ):
+        tree_id = filled(
+            storage, source, directory, size_bytes, parameters.consistency, task, work=work, half_made=half_made
+        )
         storage.finish(_record(spec, key, size_bytes, charge_bytes, tree_id), reservation)
+
+
+def _copy_of(spec: VolumeSpec) -> str:
+    return f"copy for volume {spec.name}"
 
 
 def _record(spec: VolumeSpec, key: str, size_bytes: int, charge_bytes: int, tree_id: int) -> Record:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from fake_server import FakeServer, LocalNfs, case_on, options
 
-from backends.nfs import copies
+from backends.nfs import copies, intents
 from backends.nfs.plugin import NfsBackend
 from backends.nfs.quota import ProjectUsage
 from backends.nfs.sizing import Unsized
@@ -36,8 +37,10 @@ from csi_core.model import (
     ShareSource,
     SizeRange,
     SourceKind,
+    Volume,
     VolumeCapability,
     VolumeMode,
+    VolumeSpec,
 )
 from csi_core.testing.contract import BackendCase, KitHost
 
@@ -298,18 +301,96 @@ def test_a_long_copy_goes_on_and_its_retry_joins_it(case: BackendCase, slow: thr
     case.delete(volume)
 
 
-def test_a_copy_that_a_restart_ends_is_made_anew(case: BackendCase, slow: threading.Event, tmp_path: Path) -> None:
+@dataclass
+class Interrupted:
+    """A clone of ten files, of which a process that has ended had copied some."""
+
+    case: BackendCase
+    volume: Volume
+    spec: VolumeSpec
+    new: Path
+
+    def copied(self) -> dict[str, int]:
+        """The files that are there, and their inodes."""
+        return {path.name: path.stat().st_ino for path in self.new.glob("*/data/*")}
+
+    def finished(self) -> dict[str, int]:
+        """Repeat the call; the same of what it made."""
+        outcome = self.case.backend.create_volume(self.spec)
+        assert isinstance(outcome, Created)
+        content = data(self.case, outcome.value.handle)
+        assert {path.name: path.read_text(encoding="ascii") for path in content.iterdir()} == {
+            path.name: path.read_text(encoding="ascii") for path in data(self.case, self.volume.handle).iterdir()
+        }
+        assert [path.name for path in content.parent.iterdir()].count("record.json") == len(
+            list(content.parent.iterdir())
+        ) - 1
+        assert list(self.new.iterdir()) == []
+        return {path.name: path.stat().st_ino for path in content.iterdir()}
+
+
+@pytest.fixture
+def interrupted(case: BackendCase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Interrupted:
     volume = case.create("data", FILESYSTEM)
-    impatient(case)
-    source = ContentSource(SourceKind.VOLUME, volume.handle)
-    spec = case.spec("clone", FILESYSTEM, SizeRange(volume.size_bytes), source)
-    with pytest.raises(TimedOut):
-        case.backend.create_volume(spec)
-    case.reopen()
+    for number in range(10):
+        (data(case, volume.handle) / f"file-{number}").write_text(f"content {number}", encoding="ascii")
+    real, done = copies.copy_tree, list[int]()
+
+    def halting(source, target, progress, **more):
+        def after_a_file(done_bytes: int) -> None:
+            done.append(done_bytes)
+            while len(done) == 5:
+                progress(0)
+            progress(done_bytes)
+
+        real(source, target, after_a_file, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(copies, "copy_tree", halting)
+        impatient(case)
+        source = ContentSource(SourceKind.VOLUME, volume.handle)
+        spec = case.spec("clone", FILESYSTEM, SizeRange(volume.size_bytes), source)
+        with pytest.raises(TimedOut):
+            case.backend.create_volume(spec)
+        wait_for(lambda: len(done) == 5)
+        case.reopen()
     assert [found.handle for found in case.volumes()] == [volume.handle]
-    assert not list((tmp_path / "root/new").iterdir())
-    slow.set()
-    assert isinstance(case.backend.create_volume(spec), Created)
+    return Interrupted(case, volume, spec, tmp_path / "root/new")
+
+
+def test_a_copy_goes_on_where_an_earlier_process_was(interrupted: Interrupted) -> None:
+    before = interrupted.copied()
+    assert len(before) == 5
+    after = interrupted.finished()
+    whole = [name for name, inode in before.items() if after[name] == inode]
+    assert len(whole) >= 4, "and the one in hand perhaps"
+    assert len(after) == 10
+
+
+def test_a_copy_of_before_a_reboot_is_made_anew(
+    interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "boot").write_text("another", encoding="ascii")
+    monkeypatch.setattr(intents, "_BOOT", tmp_path / "boot")
+    interrupted.case.reopen()
+    assert interrupted.copied() == {}
+    assert len(interrupted.finished()) == 10
+
+
+def test_a_copy_whose_source_was_written_to_between_two_processes_is_refused(interrupted: Interrupted) -> None:
+    (data(interrupted.case, interrupted.volume.handle) / "file-0").write_text("later", encoding="ascii")
+    with pytest.raises(Busy, match="written to while it was copied"):
+        interrupted.case.backend.create_volume(interrupted.spec)
+    assert interrupted.copied() == {}
+    interrupted.finished()
+
+
+def test_a_half_made_copy_that_nobody_wants_goes(interrupted: Interrupted) -> None:
+    storage = interrupted.case.backend._manager.get_plugin("tested")._mode._opened
+    storage._forget_half_made()
+    assert storage.trash.emptied(10)
+    assert interrupted.copied() == {}
+    interrupted.finished()
 
 
 def test_a_copy_of_what_is_being_written_is_refused(

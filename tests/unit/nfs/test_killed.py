@@ -184,7 +184,7 @@ OPERATIONS = {
 }
 
 
-def consistent(case: BackendCase, place: Path) -> None:
+def consistent(case: BackendCase, place: Path, *, under_way: int = 0) -> None:
     """What must hold after every start, whatever was killed: the server lets in whom the records name."""
     table = {(path, address) for path, address in FileServer(place / "table").table}
     recorded = {
@@ -195,7 +195,7 @@ def consistent(case: BackendCase, place: Path) -> None:
     assert table == recorded
     files = {file.name.split(".")[-2] for file in (place / "exports.d").glob("*.exports")}
     assert files == {volume.handle for volume in case.volumes() if volume.published_node_ids}
-    assert list((place / "root/new").iterdir()) == []
+    assert len(list((place / "root/new").iterdir())) <= under_way
     groups = {snapshot.group_handle for snapshot in case.snapshots()} - {""}
     assert {path.name for path in (place / "root/groups").iterdir()} == groups
     for handle in groups:
@@ -220,7 +220,7 @@ def test_killed_at_every_step(name: str, tmp_path: Path) -> None:
 
     def retried(place: Path) -> None:
         with opened(place) as case:
-            consistent(case, place)
+            consistent(case, place, under_way=name in ("clone", "snapshot"))
             act(case)
             consistent(case, place)
             assert (len(case.volumes()), len(case.snapshots())) == (volumes, snapshots)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,6 +76,28 @@ def test_a_copy_is_the_same(tree: Path, tmp_path: Path, guarded: bool) -> None:
     assert (tmp_path / "copy/hard").stat().st_ino == (tmp_path / "copy/sub/file").stat().st_ino
     assert (tmp_path / "copy/sparse").stat().st_blocks < 1000
     assert sum(done) >= 100_000
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_copy_that_was_interrupted_becomes_the_same(tree: Path, tmp_path: Path, guarded: bool) -> None:
+    """Whatever of it is there: whole files stay as they are, and nothing else does."""
+    copied(tree, tmp_path / "copy", guarded=guarded)
+    made, kept = tmp_path / "copy", (tmp_path / "copy/sparse").stat().st_ino
+    shutil.rmtree(made / "sub/deep")
+    (made / "hard").unlink()
+    (made / "empty").unlink()
+    (made / "empty").mkdir()
+    (made / "dangling").unlink()
+    (made / "dangling").write_text("half", encoding="ascii")
+    (made / "new\nline").write_text("half", encoding="ascii")
+    (made / ".links-0123").mkdir()
+    os.link(made / "sub/file", made / ".links-0123/1")
+    (made / "stranger").touch()
+    with opened(tree) as source, opened(made) as target:
+        trees.copy_tree(source, target, lambda _: None, guarded=guarded, resume=True)
+    assert facts(made) == facts(tree)
+    assert (made / "hard").stat().st_ino == (made / "sub/file").stat().st_ino
+    assert (made / "sparse").stat().st_ino == kept
 
 
 @pytest.mark.needs_root
