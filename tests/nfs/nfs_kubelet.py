@@ -79,7 +79,7 @@ class Kubelet:
         """The same path, for the test to read and write."""
         return self.host.path(self.target(claim, pod))
 
-    def stage(self, claim: Claim, publish_context: Mapping[str, str] | None = None) -> None:
+    def stage(self, claim: Claim, timeout_s: float = CALL_S) -> None:
         """NodeStageVolume."""
         with suppress(FileExistsError):  # and no look at it: it may be a mount of a server that is dead
             os.makedirs(self.host.path(self.staging(claim)))  # noqa: PTH103 - Path.mkdir() looks
@@ -88,9 +88,8 @@ class Kubelet:
             staging_target_path=str(self.staging(claim)),
             volume_capability=claim.capability,
             volume_context=claim.context,
-            publish_context=publish_context or {},
         )
-        self.driver.node.NodeStageVolume(request, timeout=CALL_S)
+        self.driver.node.NodeStageVolume(request, timeout=timeout_s)
 
     def publish(self, claim: Claim, pod: str = "pod", *, read_only: bool = False) -> Path:
         """NodePublishVolume; answer where the test finds the pod's files."""

@@ -25,6 +25,8 @@ Code = grpc.StatusCode
 Record = Callable[[str, object], None]
 OTHERS = 20
 PROBE_S = 0.05
+PATIENCE_S = 10.0
+"""Of the kubelet for a mount, here: the driver's own is twice that, and half as long serves as well to look on."""
 LAZILY = "unmounting lazily: the server does not answer"
 
 
@@ -219,9 +221,8 @@ def test_a_dead_server_hinders_no_other_volume(kubelet: Kubelet, lab: Lab, recor
     lab.s.cut_off()
     try:
         with ThreadPoolExecutor(40) as pool:
-            stuck = [
-                pool.submit(call) for call in [lambda: kubelet.stats(dead), lambda: kubelet.run_pod(dead_too)] * 12
-            ]
+            calls = [lambda: kubelet.stats(dead), lambda: kubelet.stage(dead_too, PATIENCE_S)]
+            stuck = [pool.submit(call) for call in calls * 12]
             time.sleep(0.5)
             probes, working = [], []
             while not all(done.done() for done in stuck):
@@ -229,7 +230,7 @@ def test_a_dead_server_hinders_no_other_volume(kubelet: Kubelet, lab: Lab, recor
                 claim = others[len(working) % OTHERS]
                 working.append(timed(lambda claim=claim: use(kubelet, claim)))
             codes = {done.exception().code() for done in stuck}  # type: ignore[union-attr]
-        assert codes <= {Code.UNAVAILABLE, Code.ABORTED}, "all may be repeated"
+        assert codes <= {Code.UNAVAILABLE, Code.ABORTED, Code.DEADLINE_EXCEEDED}, "all may be repeated"
         assert len(working) >= OTHERS, "every volume of the living server was used meanwhile"
         late = [probe for probe in probes if min(probe) >= PROBE_S]
         assert not late, f"of {len(probes)}, as seconds and CPUs' idle seconds: {late}"
