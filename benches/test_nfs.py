@@ -221,9 +221,9 @@ def mount_options(path: Path) -> set[str]:
 def fio_in_turns(ours: Path, theirs: Path, pairs: int) -> tuple[list[float], list[float]]:
     """Bytes a second of short runs of fio on both, one at a time, in the order A B B A.
 
-    Each run writes 32 MiB to a file that is there, and past the caches: every write has come to the server's disk before
-    the next, whereas writes to a file in the page cache measure when the kernel happens to flush it. One fio does all
-    of them, so that the two runs of a pair are a tenth of a second apart, whatever else the machine is up to.
+    Each run writes 32 MiB to a file that is there, and past the caches: every write has come to the server's disk
+    before the next, whereas writes to a file in the page cache measure when the kernel happens to flush it. One fio
+    does all of them, so that the two runs of a pair are a tenth of a second apart, whatever else the machine is up to.
     """
     options = "direct=1|rw=write|bs=1m|size=16m|io_size=32m|ioengine=psync|thread|stonewall"
     jobs = ["[global]", *options.split("|")]
