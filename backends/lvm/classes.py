@@ -60,6 +60,7 @@ class DeviceClasses:
             found[name] = DeviceClass(name, self._options.classes[name], self._options.device_filter)
             try:
                 fronts.resume_all(found[name])
+                found[name].activate_pools()
                 removal.resume(found[name])
             except Unavailable as error:
                 _log.warning("device class cannot be served yet", device_class=name, error=str(error))

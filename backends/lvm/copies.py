@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from backends.lvm import devicemapper, extents, fronts, names, removal, tags, transfer
-from backends.lvm.creation import create_arguments, lvcreate, room, volume_fields
+from backends.lvm.creation import create_arguments, lvcreate, recorded_parameters, room, volume_fields
 from backends.lvm.deviceclass import DeviceClass
 from backends.lvm.devicemapper import Device
 from backends.lvm.options import LvmParameters
 from backends.lvm.records import Record, now_us
 from csi_core.background import Task
-from csi_core.errors import DataLoss, NotFound, StorageFailure
+from csi_core.errors import DataLoss, FailedPrecondition, NotFound, StorageFailure
 from csi_core.faults import fault
 from csi_core.model import ContentSource, SourceKind, VolumeSpec
 
-__all__ = ["create", "full_copy", "inherited", "readable", "thin_snapshot"]
+__all__ = ["create", "full_copy", "inherited", "readable", "refuse_checksums", "thin_snapshot"]
 
 
 def create(cls: DeviceClass, key: str, spec: VolumeSpec, parameters: LvmParameters) -> None:
@@ -98,7 +98,9 @@ def full_copy(
     Raises:
         TimedOut: it goes on; repeat the call.
         NoSpace: no room for it.
+        FailedPrecondition: LVM takes no snapshot of ``source`` to copy from.
     """
+    refuse_checksums(source)
 
     def work(task: Task) -> None:
         try:
@@ -108,6 +110,19 @@ def full_copy(
             raise
 
     cls.copies.finish(key, work)
+
+
+def refuse_checksums(source: Record) -> None:
+    """Raise where a volume is a mirror with checksums.
+
+    Raises:
+        FailedPrecondition: LVM takes no snapshot of such.
+    """
+    if recorded_parameters(source).integrity:
+        raise FailedPrecondition(
+            f"{source.key} is of type raid1 with integrity, and LVM takes no snapshots of such: it can neither be "
+            "snapshotted nor cloned; copy its files"
+        )
 
 
 def _copy(
@@ -142,10 +157,16 @@ def readable(cls: DeviceClass, snapshot: Record) -> Iterator[Device]:
     """A snapshot's device, active for the time being; the caller holds it."""
     # A copy-on-write snapshot is active together with its origin only.
     origin_key = names.key_of(snapshot.lv.origin) if snapshot.copy_on_write else None
-    with cls.active(origin_key or snapshot.key):
-        device = cls.device(snapshot.key)
+    with _readable(cls, snapshot.key, origin_key or snapshot.key) as device:
+        yield device
+
+
+@contextmanager
+def _readable(cls: DeviceClass, key: str, activated_key: str) -> Iterator[Device]:
+    with cls.active(activated_key):
+        device = cls.device(key)
         if device is None:
-            raise StorageFailure(f"snapshot {snapshot.key} has no device, although its LV is active")
+            raise StorageFailure(f"snapshot {key} has no device, although its LV is active")
         yield device
 
 
@@ -158,21 +179,22 @@ def _still(cls: DeviceClass, target_key: str, source: Record) -> Iterator[Device
         return
     with cls.active(source.key):
         key = "t" + target_key[1:]
-        fields = {"made": str(now_us()), "state": "creating", "of": source.key, **inherited(source)}
+        # It is to go from its first moment, whatever happens.
+        fields = {"made": str(now_us()), "state": "deleting", "of": source.key, **inherited(source)}
         shape = ["--activate=n", "--setactivationskip=y"] if source.lv.thin else ["--extents=100%ORIGIN"]
         arguments = ["--snapshot", *shape, cls.lvm.path(source.lv.name)]
-        with fronts.still(cls, [source.key]):
-            fault("lvm.copy.before_still")
-            lvcreate(cls, key, fields, *arguments)
-            fault("lvm.copy.after_still")
         try:
-            with readable(cls, cls.reports.current().records[key]) as device:
-                yield device
+            with cls.hold("copy", key):
+                with fronts.still(cls, [source.key]):
+                    fault("lvm.copy.before_still")
+                    lvcreate(cls, key, fields, *arguments)
+                    fault("lvm.copy.after_still")
+                with _readable(cls, key, key if source.lv.thin else source.key) as device:
+                    yield device
+                if source.lv.thin:
+                    removal.remove_at_once(cls, key)
+                else:
+                    removal.wipe_held(cls, key, Task(key))
         except BaseException:
             removal.begin(cls, key)
             raise
-        with cls.hold("copy", key):
-            if source.lv.thin:
-                removal.remove_at_once(cls, key)
-            else:
-                removal.wipe_held(cls, key, Task(key))

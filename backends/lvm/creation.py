@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from backends.lvm import names, tags
 from backends.lvm.deviceclass import DeviceClass
 from backends.lvm.options import LvmParameters
-from backends.lvm.records import now_us, parameter_fields
+from backends.lvm.records import Record, now_us, parameter_fields
 from csi_core.errors import NoSpace
 from csi_core.model import VolumeSpec
 
-__all__ = ["create_arguments", "lvcreate", "room", "volume_fields"]
+__all__ = ["create_arguments", "lvcreate", "recorded_parameters", "room", "volume_fields"]
 
 
 def volume_fields(spec: VolumeSpec, parameters: LvmParameters) -> dict[str, str]:
@@ -82,3 +82,14 @@ def create_arguments(cls: DeviceClass, parameters: LvmParameters, size_bytes: in
     if parameters.type == "raid1":
         arguments += [f"--mirrors={parameters.mirrors}", *(["--raidintegrity=y"] if parameters.integrity else [])]
     return [*arguments, cls.lvm.volume_group]
+
+
+def recorded_parameters(record: Record) -> LvmParameters:
+    """The parameters that a volume was made with, as far as they say how it is laid out."""
+    layout = record.lv.layout
+    known = {k: v for k, v in record.recorded.items() if k in ("stripes", "stripeSize", "mirrors", "integrity")}
+    if "striped" in layout:
+        return LvmParameters.model_validate({"type": "striped"} | {k: known[k] for k in known if k[0] == "s"})
+    if "raid1" in layout:
+        return LvmParameters.model_validate({"type": "raid1"} | {k: known[k] for k in known if k[0] in "mi"})
+    return LvmParameters()

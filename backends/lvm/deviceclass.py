@@ -19,6 +19,7 @@ from backends.lvm.records import Record
 from backends.lvm.report import Report, Reports
 from csi_core.background import BackgroundWork
 from csi_core.errors import CallError, FailedPrecondition, InvalidArgument, NotFound, StorageFailure
+from csi_core.faults import fault
 from csi_core.locks import Held, Key, KeyedLocks
 from csi_core.model import Volume
 
@@ -141,6 +142,21 @@ class DeviceClass:
             )
         return self.pools[record.lv.pool]
 
+    def activate_pools(self) -> None:
+        """Activate thin pools that are not: after a boot nobody else may have. For starts only, so that one that an
+        administrator has deactivated to repair it stays so."""
+        report = self.reports.current()
+        for pool in self.pools.values():
+            lv = report.volumes.get(pool.name)
+            if lv is None or not lv.thin_pool or pool.status() is not None:
+                continue
+            try:
+                fault("lvm.start.before_activate")
+                self.lvm.change("lvchange", "--activate=y", self.lvm.path(pool.name))
+                fault("lvm.start.after_activate")
+            except CallError as error:
+                _log.warning("thin pool stays inactive", pool=self.lvm.path(pool.name), error=str(error))
+
     # -- the LV on this node ------------------------------------------------------------------------
 
     def device(self, key: str) -> Device | None:
@@ -203,8 +219,10 @@ class DeviceClass:
 
     def retag(self, key: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
         """Change the LV's tags, in one change of the group."""
+        lv = names.lv_name(key)
         tags = [*(f"--addtag={tag}" for tag in add), *(f"--deltag={tag}" for tag in remove)]
-        self.lvm.change("lvchange", *tags, self.lvm.path(names.lv_name(key)))
+        with self.reports.retagging(lv, add, remove):
+            self.lvm.change("lvchange", *tags, self.lvm.path(lv))
 
 
 def visible_snapshot(report: Report, key: str) -> Record | None:

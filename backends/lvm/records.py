@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from backends.lvm import names, tags
 from csi_core.model import ContentSource, Snapshot, SourceKind, Volume
 
-__all__ = ["LogicalVolume", "Record", "now_us", "parameter_fields", "record_of"]
+__all__ = ["LogicalVolume", "Record", "now_us", "parameter_fields", "record_of", "shown_snapshot"]
 
 _PARAMETER = "param."
 
@@ -89,7 +89,7 @@ class Record:
     @property
     def recorded(self) -> dict[str, str]:
         """The parameters as they were given."""
-        return {k.removeprefix(_PARAMETER): v for k, v in self.fields.items() if k.startswith(_PARAMETER)}
+        return _recorded(self.fields)
 
     def volume(self, class_name: str) -> Volume:
         """As the contract's value."""
@@ -103,17 +103,24 @@ class Record:
 
     def snapshot(self, class_name: str, *, ready: bool = True) -> Snapshot:
         """As the contract's value; ``ready`` False where its data is lost."""
-        group = self.fields.get("group", "")
-        return Snapshot(
-            handle=names.join(class_name, self.key),
-            name=self.name,
-            volume_handle=names.join(class_name, self.fields.get("of", "")),
-            size_bytes=self.size_bytes,
-            created_at=created_at(self.fields),
-            ready=ready,
-            recorded={} if group else self.recorded,
-            group_handle=names.join(class_name, group) if group else "",
-        )
+        return shown_snapshot(class_name, self.key, self.fields, self.size_bytes, ready=ready)
+
+
+def shown_snapshot(
+    class_name: str, key: str, fields: Mapping[str, str], size_bytes: int, *, ready: bool = True
+) -> Snapshot:
+    """A snapshot with these fields as the contract's value."""
+    group = fields.get("group", "")
+    return Snapshot(
+        handle=names.join(class_name, key),
+        name=fields.get("name", ""),
+        volume_handle=names.join(class_name, fields.get("of", "")),
+        size_bytes=size_bytes,
+        created_at=created_at(fields),
+        ready=ready,
+        recorded={} if group else _recorded(fields),
+        group_handle=names.join(class_name, group) if group else "",
+    )
 
 
 def record_of(lv: LogicalVolume) -> Record | None:
@@ -137,6 +144,10 @@ def created_at(fields: Mapping[str, str]) -> datetime:
     """When the LV was made, by its field ``made``."""
     made = fields.get("made", "")
     return datetime.fromtimestamp((int(made) if made.isdigit() else 0) / 1e6, UTC)
+
+
+def _recorded(fields: Mapping[str, str]) -> dict[str, str]:
+    return {name.removeprefix(_PARAMETER): value for name, value in fields.items() if name.startswith(_PARAMETER)}
 
 
 def _source(handle: str) -> ContentSource | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -132,6 +133,28 @@ class Reports:
         with self._loading:
             return self._load()
 
+    @contextmanager
+    def retagging(self, lv: str, add: Sequence[str], remove: Sequence[str]) -> Iterator[None]:
+        """Around a command that changes the tags of ``lv`` and nothing else: the last report is brought up to date.
+
+        What is made of it has the next sequence number, so it is taken for the group as it is only where this was the
+        one change since.
+        """
+        before = self._last
+        yield
+        found = before.volumes.get(lv) if before else None
+        if before is None or found is None:
+            return
+        changed = replace(found, tags=(*(tag for tag in found.tags if tag not in (*add, *remove)), *add))
+        if set(changed.tags) == set(found.tags):
+            return  # LVM may have counted no change
+        volumes = {**before.volumes, lv: changed}
+        records = _records(volumes.values(), before.records)
+        after = replace(before, sequence=before.sequence + 1, volumes=volumes, records=records)
+        with self._loading:
+            if self._last is before:
+                self._last = after
+
     def _load(self) -> Report:
         arguments = ["fullreport", self._lvm.volume_group, "--reportformat", "json", "--units", "b", "--nosuffix"]
         for section, fields in _FIELDS.items():
@@ -165,7 +188,7 @@ def parse(text: str, taken_s: float, before: Report | None = None) -> Report:
             metadata_share=_metadata_share(int(group["vg_mda_size"]), int(group["vg_mda_free"])),
             disks=tuple(_disk(line) for line in found.get("pv", ())),
             volumes=volumes,
-            records=dict(sorted(_records(volumes.values(), before.records if before else {}).items())),
+            records=_records(volumes.values(), before.records if before else {}),
             taken_s=taken_s,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -182,7 +205,7 @@ def _loaded(text: str) -> Any:
 
 
 def _records(volumes: Iterable[LogicalVolume], before: Mapping[str, Record]) -> dict[str, Record]:
-    """Those of ours by key. To decode tags takes most of the time, and from one report to the next few have changed."""
+    """Those of ours by key, in order. Decoding tags takes most of the time, and few change between two reports."""
     known = {record.lv.name: record for record in before.values()}
     found: dict[str, Record] = {}
     for lv in volumes:
@@ -191,7 +214,7 @@ def _records(volumes: Iterable[LogicalVolume], before: Mapping[str, Record]) -> 
             record = record_of(lv)
         if record is not None:
             found[record.key] = record
-    return found
+    return dict(sorted(found.items()))
 
 
 def _metadata_share(size_bytes: int, free_bytes: int) -> float:

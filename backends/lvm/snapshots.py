@@ -6,12 +6,11 @@ from collections.abc import Mapping
 
 from backends.lvm import copies, fronts, names, removal
 from backends.lvm.commands import LogicalVolumeExists
-from backends.lvm.creation import lvcreate
+from backends.lvm.creation import lvcreate, recorded_parameters
 from backends.lvm.deviceclass import DeviceClass, visible_snapshot
 from backends.lvm.options import LvmSnapshotParameters, cow_bytes
-from backends.lvm.records import Record, now_us, parameter_fields
+from backends.lvm.records import Record, now_us, parameter_fields, shown_snapshot
 from backends.lvm.report import Report
-from backends.lvm.volumes import recorded_parameters
 from csi_core.errors import AlreadyExists, Busy, InvalidArgument, NoSpace
 from csi_core.faults import fault
 from csi_core.model import Created, Existing, Outcome, Snapshot, SnapshotSpec
@@ -42,7 +41,8 @@ def create(cls: DeviceClass, volume_key: str, spec: SnapshotSpec) -> Outcome[Sna
                     take(cls, key, volume, fields, parameters)
         except LogicalVolumeExists:
             continue
-        return Created(public(cls, cls.snapshot(key)))
+        # No report for the answer: the tags are all there is to say.
+        return Created(shown_snapshot(cls.name, key, fields, volume.size_bytes))
     raise Busy(f"snapshot {spec.name!r} is being created or deleted by another call; repeat the call")
 
 
@@ -68,10 +68,12 @@ def take(
     Raises:
         LogicalVolumeExists: there is an LV of that name.
         NoSpace: no room.
+        FailedPrecondition: LVM takes none of it.
     """
     if volume.lv.thin:
         copies.thin_snapshot(cls, key, volume, fields, volume.lv.size_bytes, read_only=True)
         return
+    copies.refuse_checksums(volume)
     store_bytes = cow_bytes(parameters.cow_size, volume.size_bytes)
     if cls.options.spare:
         left = cls.reports.current().free_bytes - cls.options.spare

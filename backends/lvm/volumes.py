@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from backends.lvm import copies, extents, fronts, names, removal
 from backends.lvm.commands import LogicalVolumeExists
-from backends.lvm.creation import create_arguments, lvcreate, room, volume_fields
+from backends.lvm.creation import create_arguments, lvcreate, recorded_parameters, room, volume_fields
 from backends.lvm.deviceclass import DeviceClass
 from backends.lvm.options import LvmParameters
-from backends.lvm.records import Record
 from backends.lvm.report import Report
 from csi_core.errors import AlreadyExists, Busy, FailedPrecondition, InvalidArgument
 from csi_core.faults import fault
@@ -121,14 +120,3 @@ def expand(cls: DeviceClass, key: str, size: SizeRange) -> int:
         fronts.fit(cls, key, size_bytes)
         fault("lvm.expand.after_front")
         return size_bytes
-
-
-def recorded_parameters(record: Record) -> LvmParameters:
-    """The parameters that a volume was made with, as far as they say how it is laid out."""
-    layout = record.lv.layout
-    known = {k: v for k, v in record.recorded.items() if k in ("stripes", "stripeSize", "mirrors", "integrity")}
-    if "striped" in layout:
-        return LvmParameters.model_validate({"type": "striped"} | {k: known[k] for k in known if k[0] == "s"})
-    if "raid1" in layout:
-        return LvmParameters.model_validate({"type": "raid1"} | {k: known[k] for k in known if k[0] in "mi"})
-    return LvmParameters()
