@@ -15,7 +15,6 @@ from backends.lvm.plugin import LvmBackend
 from csi_core.errors import FailedPrecondition
 from csi_core.model import GroupSnapshotSpec, VolumeMode
 from csi_core.testing.contract import BackendCase, BackendContract
-from csi_core.testing.contract.attach import AttachTests
 from csi_core.testing.contract.blocks import BlockTests
 from csi_core.testing.contract.capacity import CapacityTests
 from csi_core.testing.contract.clones import CloneTests
@@ -59,14 +58,14 @@ class TestLinear(BackendContract):
         assert case.volumes() == [volumes[1]]
 
 
-class TestThin(
-    ExpansionTests, AttachTests, SnapshotTests, CloneTests, GroupTests, BlockTests, CapacityTests, ConcurrencyTests
-):
-    """From a thin pool: copies share blocks, and the accounting is csi-core's. Names and lists are as with linear."""
+class TestThin(ExpansionTests, SnapshotTests, CloneTests, GroupTests, BlockTests, CapacityTests, ConcurrencyTests):
+    """From a thin pool: copies share blocks, and the accounting is csi-core's. All else is as with linear volumes."""
 
     plugin = LvmBackend
     volume_modes = (BLOCK,)
+    test_every_snapshot_name = None
     test_list_while_others_come_and_go = None
+    test_whole_lives = None
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -85,8 +84,8 @@ class TestThin(
         clear(pool_group, keep=["pool"])
 
 
-class _Laid(AttachTests, CloneTests, ExpansionTests):
-    """What depends on how a volume lies on its disks."""
+class _Laid(ExpansionTests):
+    """Sizes depend on how a volume lies on its disks; what else does is in test_layouts.py."""
 
     plugin = LvmBackend
     volume_modes = (BLOCK,)

@@ -11,27 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from volume_group import MIB, lvm, volume_group
+from group_case import BLOCK, lv_of
+from volume_group import MIB, dmsetup, lvm, volume_group, volumes
 
 from backends.lvm.plugin import LvmBackend
-from csi_core.errors import NoSpace
+from csi_core.errors import NoSpace, Unavailable
 from csi_core.health import HealthKind
-from csi_core.model import CapacityQuery, Volume, VolumeMode
+from csi_core.model import CapacityQuery, Volume
 from csi_core.testing.contract import BackendCase
 
 pytestmark = pytest.mark.needs_kernel("device-mapper")
-BLOCK = VolumeMode.BLOCK
 SIZE = 32 * MIB
 DISK_BYTES = 512 * MIB
 OFFSET_BYTES = 16 * MIB
 SETTLE_S = 20.0
 FILL_IS_KNOWN_FOR_S = 1.5
 """The ledger asks how full a pool is once a second at most."""
-
-
-def dmsetup(*arguments: str) -> str:
-    environment = {**os.environ, "DM_DISABLE_UDEV": "1"}
-    return subprocess.run(["dmsetup", *arguments], env=environment, check=True, capture_output=True, text=True).stdout
 
 
 @dataclass(frozen=True)
@@ -131,6 +126,37 @@ def test_a_mirror_reads_around_bad_blocks(legs: tuple[Leg, Leg]) -> None:
             dmsetup("message", legs[0].name, "0", "addbadblock", str(sector))
         dmsetup("message", legs[0].name, "0", "enable")
         assert case.checksum(volume, BLOCK) == written
+
+
+def test_a_disk_that_has_gone(scratch_disks: tuple[Path, ...]) -> None:
+    """Of a mirror one leg: the data is whole, and health says so. Nothing new is made, and a retry may succeed."""
+    with volume_group(scratch_disks[4:6], "csi-mirror", 512 * MIB) as group:
+        options = {"classes": {"main": {"volumeGroup": group}}}
+        with BackendCase(lambda: LvmBackend(options), parameters={"type": "raid1"}, size_bytes=16 * MIB) as case:
+            volume = case.create("data", BLOCK)
+            before = case.write(volume, BLOCK, "data")
+            with case.attached(volume, BLOCK):
+                wait_until_synced(group, lv_of(volume))
+            with scratch_disks[5].open("r+b") as disk:
+                disk.write(bytes(MIB))
+                os.fsync(disk.fileno())
+            case.reopen()
+            assert case.checksum(volume, BLOCK) == before
+            (problem,) = case.backend.volume_health(volume.handle)
+            assert (problem.kind, problem.reason) == (HealthKind.DEGRADED, "MirrorDegraded")
+            assert {p.reason for p in case.backend.storage_health()} == {"PhysicalVolumeMissing"}
+            with pytest.raises((Unavailable, NoSpace)):
+                case.create("more", BLOCK)
+            lvm("vgreduce", "--removemissing", "--force", group)
+            assert case.checksum(volume, BLOCK) == before
+
+
+def wait_until_synced(group: str, lv: str) -> None:
+    """Until both legs of a mirror hold the same."""
+    ends_at = time.monotonic() + 30
+    while float(volumes(group, "lv_name,copy_percent")[lv]["copy_percent"]) < 100:
+        assert time.monotonic() < ends_at
+        time.sleep(0.2)
 
 
 def test_a_disk_without_a_mirror_is_not_kept_quiet(legs: tuple[Leg, Leg]) -> None:

@@ -6,18 +6,20 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
-from volume_group import clear, lvm, volume_group
+from volume_group import clear, forget_devices, lvm, volume_group
 
 from backends.lvm.plugin import LvmBackend
+from csi_core.model import VolumeMode
 from csi_core.testing.devices import unmount_below
-from csi_core.testing.driver import DriverCase, DriverContract
+from csi_core.testing.driver import DriverCase, DriverContract, Pod
 from csi_core.testing.driver.pods import PodTests
-from csi_core.testing.driver.rush import RushTests
 from csi_core.testing.driver.volumes import CallTests
 from csi_core.testing.harness import ServerProcess
 
 pytestmark = pytest.mark.needs_kernel("device-mapper")
 MIB = 1 << 20
+GROUP = "csi-driver"
+CONTENT = b"written before the power went" * 10_000
 
 
 class _Served:
@@ -28,12 +30,14 @@ class _Served:
     parameters: ClassVar[dict[str, str]] = {}
     fs_type: ClassVar = "ext4"
     size_bytes: ClassVar = 32 * MIB
+    mode: ClassVar = VolumeMode.BLOCK
+    """Of the life with a reboot in it."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def server(cls, scratch_disks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         directory = tmp_path_factory.mktemp("server")
-        with volume_group(scratch_disks[4:5], "csi-driver", 7 << 30) as group:
+        with volume_group(scratch_disks[4:5], GROUP, 7 << 30) as group:
             cls.prepare(group)
             options = {"classes": {"test": {"volumeGroup": group, **cls.settings}}}
             with ServerProcess({"backends": {"lvm": {"options": options}}}, directory) as server:
@@ -44,6 +48,23 @@ class _Served:
     @classmethod
     def prepare(cls, group: str) -> None:
         """What the volume group needs beforehand."""
+
+    def test_after_a_reboot(self, driver: DriverCase, server: ServerProcess) -> None:
+        """Nothing is mounted, no device is there, LVM's own state in /run is gone: the volume comes back with its data.
+
+        What a boot activates is left out: the driver must not need it.
+        """
+        pod = Pod(driver, driver.create("data", self.mode).volume_id, self.mode)
+        pod.start()
+        pod.write(CONTENT)
+        server.kill()
+        unmount_below(driver.directory)
+        forget_devices(GROUP)
+        server.restart()
+        pod.start()
+        assert pod.read(len(CONTENT)) == CONTENT
+        driver.create("another", self.mode)
+        assert len(driver.volume_ids()) == 2
 
     @pytest.fixture
     def case(self, server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> DriverCase:
@@ -60,19 +81,31 @@ class _Served:
 
 
 class TestLinearExt4(_Served, DriverContract):
-    """Snapshots are copy-on-write, copies are full ones."""
+    """Snapshots are copy-on-write, copies are full ones. A life is restarted in one mode, and killed in the other."""
 
     plugin = LvmBackend
 
+    def test_restarted_after_every_step(self, driver: DriverCase) -> None:
+        super().test_restarted_after_every_step(driver, VolumeMode.BLOCK)
 
-class TestThinXfs(_Served, CallTests, PodTests, RushTests):
-    """Snapshots and copies share blocks. Requests are judged, and servers restarted, as for linear volumes."""
+    def test_killed_after_every_step(self, driver: DriverCase) -> None:
+        super().test_killed_after_every_step(driver, VolumeMode.FILESYSTEM)
+
+
+class TestThinXfs(_Served, CallTests, PodTests):
+    """Snapshots and copies share blocks. Requests, names, pages and restarts are as for linear volumes.
+
+    How a pool bears many calls at once is tested without a server.
+    """
 
     plugin = LvmBackend
+    test_every_name = None
+    test_pages = None
     settings: ClassVar = {"thinPools": {"pool": {"overcommit": 20}}}
     parameters: ClassVar = {"type": "thin"}
     fs_type: ClassVar = "xfs"
     size_bytes: ClassVar = 320 * MIB
+    mode: ClassVar = VolumeMode.FILESYSTEM
 
     @classmethod
     def prepare(cls, group: str) -> None:

@@ -18,12 +18,14 @@ from pathlib import Path
 import pytest
 from volume_group import MIB, clear, lvm, volume_group, volumes
 
+from backends.lvm import names
 from backends.lvm.plugin import LvmBackend
 from csi_core import faults
 from csi_core.errors import Busy
-from csi_core.model import GroupSnapshotSpec, SizeRange, Snapshot, SnapshotSpec, Volume, VolumeMode
+from csi_core.model import GroupSnapshotSpec, SizeRange, Snapshot, SnapshotSpec, Source, Volume, VolumeMode
 from csi_core.parameters import Parameters, parse_parameters
 from csi_core.testing.contract import BackendCase
+from csi_core.testing.contract.content import content_of
 from csi_core.testing.fault_points import fault_points
 
 pytestmark = pytest.mark.needs_kernel("device-mapper")
@@ -54,9 +56,13 @@ class Scene:
     def volume(self, name: str) -> None:
         self.volumes[name] = self.case.create(name, BLOCK)
 
-    def used(self, name: str) -> None:
+    def used(self, name: str, *, stays_attached: bool = False) -> None:
         self.volume(name)
-        self.checksum = self.case.write(self.volumes[name], BLOCK, name)
+        with content_of(self.attach(name)) as content:
+            content.write(name)
+            self.checksum = content.checksum()
+        if not stays_attached:
+            self.case.backend.detach_volume(self.volumes[name].handle)
 
     def snapshot(self, name: str, volume: str, **parameters: str) -> None:
         model = self.case.backend.description.snapshot_parameters
@@ -67,8 +73,8 @@ class Scene:
         handles = tuple(volume.handle for volume in self.volumes.values())
         self.group_handle = self.case.backend.create_group_snapshot(GroupSnapshotSpec("group", handles)).value.handle
 
-    def attach(self, name: str) -> None:
-        self.case.backend.attach_volume(self.case.attach_request(self.volumes[name], BLOCK))
+    def attach(self, name: str) -> Source:
+        return self.case.backend.attach_volume(self.case.attach_request(self.volumes[name], BLOCK))
 
 
 Step = Callable[[Scene], object]
@@ -94,7 +100,11 @@ def snapshot(**parameters: str) -> Step:
     return lambda scene: scene.snapshot("snap", "origin", **parameters)
 
 
-def attached(scene: Scene) -> None:
+def in_use(scene: Scene) -> None:
+    scene.used("origin", stays_attached=True)
+
+
+def attach(scene: Scene) -> None:
     scene.attach("origin")
 
 
@@ -134,29 +144,34 @@ def format_(scene: Scene) -> None:
     scene.case.backend.mark_formatted(scene.volumes["origin"].handle, "ext4")
 
 
+def booted(scene: Scene) -> None:
+    lvm("lvchange", "-an", f"{scene.group}/{POOL}")
+
+
 def fresh(scene: Scene) -> None:
     scene.volume("origin")
 
 
 ACTS = (
     Act("create", THICK, (), create, 1),
-    Act("first-attach", THICK, (fresh,), attached, 1),
-    Act("detach", THICK, (used(), attached), detach, 1),
-    Act("format", THICK, (used(), attached), format_, 1),
-    Act("expand-attached", THICK, (used(), attached), expand, 1),
-    Act("snapshot", THICK, (used(), attached), snapshot(), 1, 1),
-    Act("full-copy-snapshot", THICK, (used(), attached), snapshot(mode="copy"), 1, 1),
+    Act("first-attach", THICK, (fresh,), attach, 1),
+    Act("detach", THICK, (in_use,), detach, 1),
+    Act("format", THICK, (in_use,), format_, 1),
+    Act("expand-attached", THICK, (in_use,), expand, 1),
+    Act("snapshot", THICK, (in_use,), snapshot(), 1, 1),
+    Act("full-copy-snapshot", THICK, (in_use,), snapshot(mode="copy"), 1, 1),
     Act("restore", THICK, (used(), snapshot()), restore, 2, 1),
-    Act("clone-attached", THICK, (used(), attached), clone, 2),
-    Act("group", THICK, (used(), used("other"), attached), lambda scene: scene.take_group(), 2, 2),
+    Act("clone-attached", THICK, (in_use,), clone, 2),
+    Act("group", THICK, (in_use, used("other")), lambda scene: scene.take_group(), 2, 2),
     Act("delete-group", THICK, (used(), used("other"), lambda scene: scene.take_group()), delete_group, 2, 0),
     Act("delete-snapshot", THICK, (used(), snapshot()), delete_snapshot, 1),
     Act("delete", THICK, (used(),), delete, 0),
     Act("thin-create", THIN, (), create, 1),
-    Act("thin-clone-attached", THIN, (used(), attached), clone, 2),
-    Act("thin-snapshot", THIN, (used(), attached), snapshot(), 1, 1),
+    Act("thin-create-after-a-boot", THIN, (booted,), create, 1),
+    Act("thin-clone-attached", THIN, (in_use,), clone, 2),
+    Act("thin-snapshot", THIN, (in_use,), snapshot(), 1, 1),
     Act("thin-restore", THIN, (used(), snapshot()), restore, 2, 1),
-    Act("thin-group", THIN, (used(), used("other"), attached), lambda scene: scene.take_group(), 2, 2),
+    Act("thin-group", THIN, (in_use, used("other")), lambda scene: scene.take_group(), 2, 2),
     Act("thin-delete", THIN, (used(), snapshot()), delete, 0, 1),
 )
 REACHED: set[str] = set()
@@ -180,11 +195,12 @@ def prepared(group: str, act: Act) -> Iterator[Scene]:
         scene.case.backend.stop()
         yield scene
     except BaseException:
+        scene.open()
+        raise
+    finally:
         with scene.case:  # detaches
             pass
         clear(group, keep=[POOL])
-        raise
-    scene.case.backend.stop()
 
 
 def in_child(scene: Scene, act: Act, *, kill_at: str = "", trace: Path | None = None) -> int:
@@ -217,7 +233,7 @@ def repeated(call: Callable[[], object]) -> None:
 
 
 def verify(scene: Scene, act: Act) -> None:
-    """Start, repeat the act twice, look, delete everything; nothing may be left."""
+    """Start, repeat the act twice, look: what there should be is there, with its data, and no other LV."""
     scene.open()
     repeated(partial(act.call, scene))
     act.call(scene)
@@ -227,19 +243,29 @@ def verify(scene: Scene, act: Act) -> None:
     assert not list(case.backend.diagnose())
     if act.name == "expand-attached":
         assert found["origin"].size_bytes == 2 * SIZE
-    for volume in found.values():
-        case.backend.detach_volume(volume.handle)
     if scene.checksum and "origin" in found and "other" not in found:
         assert case.checksum(found["origin"], BLOCK, SIZE) == scene.checksum
         if "made" in found:
             assert case.checksum(found["made"], BLOCK, SIZE) == scene.checksum
-    groups = {entry.group_handle for entry in case.snapshots() if entry.group_handle}
-    for handle in groups:
-        repeated(partial(case.backend.delete_group_snapshot, handle, Parameters()))
+    shown = [entry.handle for entry in (*found.values(), *case.snapshots())]
+    expected = {POOL, *(names.lv_name(handle.partition(":")[2]) for handle in shown)}
+    ends_at = time.monotonic() + SETTLE_S
+    while (present := set(volumes(scene.group))) != expected:  # what was half made is cleared away in the background
+        assert time.monotonic() < ends_at, f"LVs are left or missing: {present ^ expected}"
+        time.sleep(0.1)
+
+
+def delete_all(scene: Scene) -> None:
+    """Nothing may be left."""
+    case = scene.case
+    for volume in case.volumes():
+        case.backend.detach_volume(volume.handle)
+    for handle in {entry.group_handle for entry in case.snapshots() if entry.group_handle}:
+        case.backend.delete_group_snapshot(handle, Parameters())
     for entry in case.snapshots():
-        repeated(partial(case.backend.delete_snapshot, entry.handle, Parameters()))
-    for volume in found.values():
-        repeated(partial(case.delete, volume))
+        case.backend.delete_snapshot(entry.handle, Parameters())
+    for volume in case.volumes():
+        case.delete(volume)
     assert list(volumes(scene.group)) == [POOL], "an LV is left"
 
 
@@ -251,6 +277,7 @@ def test_killed_at_every_step(
     with prepared(killing_group, act) as scene:
         assert in_child(scene, act, trace=trace) == 0
         verify(scene, act)
+        delete_all(scene)
     points = [point for point in dict.fromkeys(trace.read_text().split()) if point not in REACHED]
     for point in points:
         with prepared(killing_group, act) as scene:

@@ -1,4 +1,4 @@
-"""Five hundred volumes in one group: what is read costs one report, and none while nothing changes."""
+"""How many processes calls start: with five hundred volumes a report where something has changed, else none."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from group_case import BLOCK, Open
 from populated import populate
 from volume_group import MIB, lvm, volume_group
 
 from backends.lvm.plugin import LvmBackend
-from csi_core.model import CapacityQuery, SizeRange, VolumeMode
+from csi_core.model import CapacityQuery, SizeRange, Volume
 from csi_core.run import spawned
 from csi_core.testing.contract import BackendCase
 
 pytestmark = pytest.mark.needs_kernel("device-mapper")
-BLOCK = VolumeMode.BLOCK
 MANY = 500
 
 
@@ -23,13 +23,13 @@ MANY = 500
 def many(scratch_disks: tuple[Path, ...]) -> Iterator[str]:
     """A group of 500 volumes."""
     with volume_group(scratch_disks[3:4], "csi-many", 4 << 30) as group:
-        with opened(group) as case:
+        with opened_on(group) as case:
             case.create("template", BLOCK, 4 * MIB)
         populate(group, MANY - 1)
         yield group
 
 
-def opened(group: str) -> BackendCase:
+def opened_on(group: str) -> BackendCase:
     return BackendCase(lambda: LvmBackend({"classes": {"main": {"volumeGroup": group}}}), size_bytes=4 * MIB)
 
 
@@ -46,7 +46,7 @@ def capacity(case: BackendCase) -> int:
 
 
 def test_reading_costs_one_report_until_the_group_changes(many: str, record_property) -> None:
-    case = opened(many)
+    case = opened_on(many)
     try:
         case.reopen()
         volumes = case.volumes()
@@ -74,7 +74,7 @@ def test_reading_costs_one_report_until_the_group_changes(many: str, record_prop
 
 
 def test_changing_costs_one_command_each(many: str) -> None:
-    case = opened(many)
+    case = opened_on(many)
     try:
         case.volumes()
         made = []
@@ -87,6 +87,29 @@ def test_changing_costs_one_command_each(many: str) -> None:
         assert len(case.volumes()) == MANY
     finally:
         case.backend.stop()
+
+
+def test_reads_start_no_process(opened: Open, group: str) -> None:
+    """A report for each state of the group, however many volumes and calls; a create is one command."""
+    case = opened()
+    assert processes(lambda: case.create("data-0", BLOCK)) <= 2, "the first may need a report for the size of an extent"
+    made: list[Volume] = []
+    for number in range(1, 5):
+        assert processes(lambda name=f"data-{number}": made.append(case.create(name, BLOCK))) == 1, "lvcreate"
+    for volume in made:
+        case.backend.attach_volume(case.attach_request(volume, BLOCK))
+    case.volumes()
+
+    def read() -> None:
+        assert len(case.volumes()) == 5
+        for volume in made:
+            assert case.backend.get_volume(volume.handle) == volume
+            assert case.backend.find_source(volume.handle) is not None
+            assert case.backend.attach_volume(case.attach_request(volume, BLOCK))
+
+    assert processes(read) == 0
+    lvm("lvcreate", "-y", "-n", "foreign", "-L", "16m", group)
+    assert processes(read) == 1, "a change by somebody else is seen, once"
 
 
 def lv(group: str) -> str:

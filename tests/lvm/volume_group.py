@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import shutil
+import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +17,10 @@ CONFIG = (
     'devices { obtain_device_list_from_udev=0 external_device_info_source="none" }'
 )
 MIB = 1 << 20
+DEVICES_DEEP = 6
+"""So many lie on each other at most: front, LV, pool, its data, a RAID image below that."""
+BLKZEROOUT = 0x127F
+"""The kernel's request to have a range of a device read as zeros."""
 
 
 def lvm(*argv: str) -> str:
@@ -53,25 +61,40 @@ def volume_group(
 
 
 def clear(group: str, keep: Sequence[str] = ()) -> None:
-    """Take away all LVs but ``keep``, and zero the start of each disk as far as they reached."""
+    """Take away all LVs but ``keep``; without it, what may have been written to reads as zeros again."""
+    if keep:
+        lvm("lvremove", "-y", "-f", "-S", " && ".join(f"lv_name!={lv}" for lv in keep), group)
+        return
     said = lvm(
         "pvs", "--reportformat", "json", "--units", "b", "--nosuffix", "--segments", "-S", f"vg_name={group}",
-        "-o", "pv_name,pe_start,pvseg_start,pvseg_size,lv_name,vg_extent_size",
+        "-o", "pv_name,pe_start,pvseg_start,pvseg_size,lv_name,lv_attr,lv_tags,vg_extent_size",
     )  # fmt: skip
-    found = json.loads(said)["report"][0]["pvseg"]
-    if {line["lv_name"] for line in found} <= {"", *keep}:
+    found = [line for line in json.loads(said)["report"][0]["pvseg"] if line["lv_name"]]
+    if not found:
         return
-    extent = int(found[0]["vg_extent_size"])
-    lvm("lvremove", "-y", "-f", *(f"{group}/{lv}" for lv in volumes(group) if lv not in keep))
-    begin: dict[str, int] = {}
-    reach: dict[str, int] = {}
+    lvm("lvremove", "-y", "-f", group)
     for line in found:
-        if line["lv_name"]:
-            begin[line["pv_name"]] = int(line["pe_start"])
-            end = int(line["pe_start"]) + (int(line["pvseg_start"]) + int(line["pvseg_size"])) * extent
-            reach[line["pv_name"]] = max(reach.get(line["pv_name"], 0), end)
-    if keep:
-        return
-    for device, end in reach.items():
-        first = begin[device]  # before it lies the group's metadata
-        subprocess.run(["blkdiscard", "-f", "-z", "-o", str(first), "-l", str(end - first), device], check=True)
+        if line["lv_attr"][0] == "-" and "csi.blank=1" in line["lv_tags"]:
+            continue  # never attached
+        extent = int(line["vg_extent_size"])
+        start = int(line["pe_start"]) + int(line["pvseg_start"]) * extent
+        with Path(line["pv_name"]).open("r+b", buffering=0) as disk:
+            fcntl.ioctl(disk, BLKZEROOUT, struct.pack("QQ", start, int(line["pvseg_size"]) * extent))
+
+
+def forget_devices(group: str) -> None:
+    """What a power cut does: no device of the group is there any more, and no state of LVM's outside its disks."""
+    prefix = f"{group.replace('-', '--')}-"
+    for _ in range(DEVICES_DEEP):
+        for name in dmsetup("ls").split()[::2]:
+            if name.startswith(prefix):
+                dmsetup("remove", name, check=False)  # one that others lie on refuses, and goes in a later round
+    assert prefix not in dmsetup("ls")
+    for state in ("/run/lvm", f"/dev/{group}"):
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def dmsetup(*arguments: str, check: bool = True) -> str:
+    """Run dmsetup, and answer what it says."""
+    environment = {**os.environ, "DM_DISABLE_UDEV": "1"}
+    return subprocess.run(["dmsetup", *arguments], env=environment, check=check, capture_output=True, text=True).stdout

@@ -8,7 +8,7 @@ import pytest
 
 from backends.lvm import extents, names, tags
 from backends.lvm.options import LvmParameters
-from backends.lvm.report import Report, _metadata_share, parse
+from backends.lvm.report import Report, Reports, _metadata_share, parse
 from csi_core.errors import OutOfRange, StorageFailure
 from csi_core.model import AccessMode, SizeRange, SourceKind, VolumeCapability, VolumeMode, VolumeSpec
 
@@ -24,21 +24,25 @@ def line(name: str, *, lv_tags: str = "", size: int = GIB, attr: str = "-wi-----
     }  # fmt: skip
 
 
+def text_of(*lines: dict[str, str], free: tuple[int, ...] = (GIB,), attrs: tuple[str, ...] = (), seqno: int = 7) -> str:
+    group = {
+        "vg_name": "vg0", "vg_uuid": "U", "vg_seqno": str(seqno), "vg_extent_size": str(EXTENT),
+        "vg_free": str(sum(free)), "vg_mda_size": "1000", "vg_mda_free": "250",
+    }  # fmt: skip
+    disks = [
+        {"pv_name": f"/dev/sd{number}", "pv_free": str(size), "pv_attr": attrs[number] if attrs else "a--"}
+        for number, size in enumerate(free)
+    ]
+    return json.dumps({"report": [{"vg": [group], "pv": disks, "lv": list(lines)}]})
+
+
 def report(
     *lines: dict[str, str],
     free: tuple[int, ...] = (GIB,),
     attrs: tuple[str, ...] = (),
     before: Report | None = None,
 ) -> Report:
-    group = {
-        "vg_name": "vg0", "vg_uuid": "U", "vg_seqno": "7", "vg_extent_size": str(EXTENT), "vg_free": str(sum(free)),
-        "vg_mda_size": "1000", "vg_mda_free": "250",
-    }  # fmt: skip
-    disks = [
-        {"pv_name": f"/dev/sd{number}", "pv_free": str(size), "pv_attr": attrs[number] if attrs else "a--"}
-        for number, size in enumerate(free)
-    ]
-    return parse(json.dumps({"report": [{"vg": [group], "pv": disks, "lv": list(lines)}]}), 0.0, before)
+    return parse(text_of(*lines, free=free, attrs=attrs), 0.0, before)
 
 
 def tagged(**fields: str) -> str:
@@ -72,6 +76,73 @@ def test_records_are_taken_over_while_their_lvs_are_as_they_were():
     assert found.records != before.records
     key = names.make_key("v", "same")
     assert found.records[key] is before.records[key]
+
+
+class Group:
+    """A volume group of one LV, whose tags can be changed by the driver and by others."""
+
+    volume_group = "vg0"
+
+    def __init__(self) -> None:
+        self.seqno, self.asked, self.tags = 7, 0, ["csi.made=1", "csi.blank=1"]
+
+    def report(self, *_: str) -> str:
+        self.asked += 1
+        return text_of(line(names.lv_name(KEY), lv_tags=",".join(self.tags)), seqno=self.seqno)
+
+    def change(self, *tags: str) -> None:
+        self.seqno += 1
+        self.tags = list(tags)
+
+
+@pytest.fixture
+def group(monkeypatch: pytest.MonkeyPatch) -> Group:
+    made = Group()
+    monkeypatch.setattr("backends.lvm.metadata.sequence_number", lambda *_: made.seqno)
+    return made
+
+
+def test_a_change_of_tags_of_ours_takes_no_report(group: Group):
+    reports = Reports(group)
+    before = reports.current()
+    with reports.retagging(names.lv_name(KEY), ["csi.formatted=xfs"], ["csi.blank=1"]):
+        group.change("csi.made=1", "csi.formatted=xfs")
+    found = reports.current()
+    assert group.asked == 1
+    assert dict(found.records[KEY].fields) == {"made": "1", "formatted": "xfs"}
+    assert dict(before.records[KEY].fields) == {"made": "1", "blank": "1"}
+    group.change("csi.made=1")
+    assert "formatted" not in reports.current().records[KEY].fields
+
+
+@pytest.mark.parametrize("others", [(0,), (1,), (0, 1)], ids=["before", "after", "both"])
+def test_a_change_beside_another_takes_one(group: Group, others: tuple[int, ...]):
+    reports = Reports(group)
+    reports.current()
+    with reports.retagging(names.lv_name(KEY), ["csi.formatted=xfs"], []):
+        for moment in (0, 1):
+            if moment in others:
+                group.change("csi.made=1", "csi.name=theirs")
+            if moment == 0:
+                group.change("csi.made=1", "csi.name=theirs", "csi.formatted=xfs")
+    assert reports.current().records[KEY].fields == tags.decode(group.tags)
+    assert group.asked == 2
+
+
+def test_a_change_that_was_none_beside_one_of_others(group: Group):
+    reports = Reports(group)
+    reports.current()
+    with reports.retagging(names.lv_name(KEY), ["csi.blank=1"], []):
+        group.change("csi.made=1", "csi.blank=1", "csi.name=theirs")
+    assert reports.current().records[KEY].name == "theirs"
+
+
+def test_a_change_that_failed_takes_over_nothing(group: Group):
+    reports = Reports(group)
+    reports.current()
+    with pytest.raises(StorageFailure), reports.retagging(names.lv_name(KEY), ["csi.formatted=xfs"], []):
+        raise StorageFailure("no")
+    assert "formatted" not in reports.current().records[KEY].fields
 
 
 def test_a_volume():

@@ -1,0 +1,59 @@
+"""What is asked for is what LVM makes, and the spare stays free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from group_case import BLOCK, SIZE, Open, lv_of, snapshot
+from volume_group import MIB, lvm, volumes
+
+from csi_core.errors import FailedPrecondition, NoSpace
+from csi_core.model import SizeRange
+
+pytestmark = pytest.mark.needs_kernel("device-mapper")
+
+
+STRIPED = ({"type": "striped", "stripes": "3", "stripeSize": "16Ki"}, {"segtype": "striped", "stripes": "3"})
+MIRRORED = ({"type": "raid1", "mirrors": "2"}, {"segtype": "raid1", "stripes": "3"})
+CHECKED = ({"type": "raid1", "integrity": "true"}, {"segtype": "raid1", "raidintegritymode": "journal"})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fields"), [STRIPED, MIRRORED, CHECKED], ids=["striped", "three-mirrors", "integrity"]
+)
+def test_layouts(opened: Open, group: str, parameters: dict[str, str], fields: dict[str, str]) -> None:
+    """What is asked for is what LVM makes, of copies too."""
+    case = opened(parameters)
+    volume = case.create("data", BLOCK)
+    before = case.write(volume, BLOCK, "data")
+    made = [volume]
+    if "integrity" in parameters:
+        refusals: list[Callable[[], object]] = [
+            lambda: case.clone("copy", BLOCK, volume),
+            lambda: case.snapshot("snap", volume),
+            lambda: snapshot(case, "snap", volume, mode="copy"),
+        ]
+        for refused in refusals:
+            with pytest.raises(FailedPrecondition, match="integrity"):
+                refused()
+    else:
+        made.append(case.clone("copy", BLOCK, volume))
+    found = volumes(group, f"lv_name,{','.join(fields)}")
+    assert {lv: {name: found[lv][name] for name in fields} for lv in found} == {lv_of(each): fields for each in made}
+    for each in made:
+        assert case.backend.expand_volume(each.handle, SizeRange(3 * SIZE)) >= 3 * SIZE
+        assert case.checksum(each, BLOCK, volume.size_bytes) == before
+        assert case.backend.volume_health(each.handle) == ()
+        case.delete(each)
+    assert volumes(group) == {}
+
+
+def test_spare_is_left(opened: Open, group: str) -> None:
+    free = int(lvm("vgs", "--noheadings", "--units", "b", "--nosuffix", "-o", "vg_free", group))
+    case = opened(spare=str(free - 32 * MIB))
+    with pytest.raises(NoSpace, match="spare"):
+        case.create("data", BLOCK, 48 * MIB)
+    volume = case.create("data", BLOCK, 32 * MIB)
+    with pytest.raises(NoSpace, match="spare"):
+        case.backend.expand_volume(volume.handle, SizeRange(48 * MIB))
