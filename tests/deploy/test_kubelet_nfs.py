@@ -74,10 +74,25 @@ def test_a_driver_fits_its_object_and_its_sidecars(request: pytest.FixtureReques
     assert not running.topology
 
 
-@pytest.mark.parametrize("name", stories("nfs", "static-pv", "expansion"))
+@pytest.mark.parametrize("name", stories("nfs", "static-pv", "expansion", "volume-attributes-class"))
 def test_an_example_works_and_leaves_nothing(nfs: Driver, name: str) -> None:
     with applied(nfs, name):
         pass
+
+
+def test_how_a_volume_is_exported_changes_with_its_attributes_class(nfs: Driver, disks: Disks) -> None:
+    def writes() -> set[str]:
+        table = Path("/var/lib/nfs/etab").read_text(encoding="utf-8").splitlines()
+        options = [line.partition("(")[2].rstrip(")").split(",") for line in table if str(disks["xfs"]) in line]
+        return {option for line in options for option in line if option in ("sync", "async")}
+
+    with applied(nfs, "nfs/volume-attributes-class") as cluster:
+        assert writes() == {"sync"}
+        other = cluster.objects["VolumeAttributesClass", "csi-core-nfs-scratch"]
+        nfs.sidecars.modify(cluster.volumes["tuned"], other["parameters"])
+        assert writes() == {"async"}
+        (used,) = cluster.pods["tuned"].values()
+        assert used.read() == cluster.contents["tuned"]
 
 
 def test_an_export_grows_while_a_pod_uses_it(nfs: Driver) -> None:
@@ -140,7 +155,7 @@ def for_mode_share(text: str) -> str:
     return subprocess.run(["sed", edit[1]], input=text, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("name", stories("nfs", "static-pv", "expansion"))
+@pytest.mark.parametrize("name", stories("nfs", "static-pv", "expansion", "volume-attributes-class"))
 def test_an_example_works_in_a_directory_of_a_share(nfs_share: Driver, share: Path, name: str) -> None:
     with applied(nfs_share, name, for_mode_share) as cluster:
         directories = {path.name for path in share.iterdir() if not path.name.startswith(".")}
