@@ -98,7 +98,7 @@ class Storage:
         """Stop copies and removal; they are taken up, or thrown away, at the next start. Exports stay."""
         self._forgetting.cancel()
         if self._forgetting.is_alive():
-            self._forgetting.join()
+            self._forgetting.join(_TRASH_WAIT_S)
         self.work.stop()
         self.trash.stop()
         self.root.close()
@@ -250,7 +250,7 @@ class Storage:
                 _log.warning("half-made, and thrown away", key=key)
                 self.root.discard("new", key)
         volumes, groups = self.root.records("volumes"), self.root.records("groups")
-        known = {"", *(group.key for group in groups)}
+        known = {"", *self.root.keys("groups")}  # a group whose record cannot be read has its members all the same
         snapshots = []
         for record in self.root.records("snapshots"):
             if record.group_key in known:

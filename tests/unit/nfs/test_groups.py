@@ -141,3 +141,17 @@ def test_a_deletion_that_fails_half_way_can_be_repeated(
     assert storage.trash.emptied(10)
     assert storage.ledger.snapshot().promised_bytes == sum(record.charge_bytes for record in storage.index.all("v"))
     nothing_is_left(case, tmp_path / "root")
+
+
+def test_a_broken_record_of_a_group_loses_no_member(case: BackendCase, volumes: list[Volume], tmp_path: Path) -> None:
+    group(case, volumes)
+    members = case.snapshots()
+    record = tmp_path / "root/groups" / members[0].group_handle / "record.json"
+    kept = record.read_bytes()
+    record.write_bytes(b"{")
+    case.reopen()
+    assert case.snapshots() == members
+    assert members[0].group_handle in [finding.subject for finding in case.backend.diagnose()]
+    record.write_bytes(kept)
+    case.reopen()
+    assert case.backend.get_group_snapshot(members[0].group_handle) is not None
