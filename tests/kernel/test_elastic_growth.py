@@ -57,7 +57,8 @@ def grows_ahead_of_its_writer(packed: Packed, volume: Volume) -> None:
     with mounted(packed, volume) as path, (path / "data").open("wb", buffering=0) as file:
         for number in range(WRITTEN_BYTES // MIB):
             block = os.urandom(MIB)
-            assert file.write(block) == MIB, f"megabyte {number} was not taken whole"
+            taken_bytes = file.write(block)
+            assert taken_bytes == MIB, f"megabyte {number} was not taken whole"
             written.update(block)
             if number % 4 == 3:  # this kernel may not be able to hold a writer to its disk
                 os.fsync(file.fileno())

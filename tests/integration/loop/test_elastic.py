@@ -254,7 +254,8 @@ def write_whole(path: Path, size_bytes: int) -> None:
     block = os.urandom(MIB)
     with path.open("ab", buffering=0) as file:
         for number in range(size_bytes // MIB):
-            assert file.write(block) == MIB, f"megabyte {number} was not taken whole"
+            taken_bytes = file.write(block)
+            assert taken_bytes == MIB, f"megabyte {number} was not taken whole"
         os.fsync(file.fileno())
 
 
