@@ -130,7 +130,7 @@ def test_create(benchmark, lvm_driver: LvmDriver, packed_driver: Driver, finding
         "lvm-create",
         "LVM: CreateVolume, linear",
         found["subject"] / found["lvcreate"],
-        Bound(high=1.15, gate_high=4.0),
+        Bound(high=1.15, gate_high=2.3),
         subject=measured,
         floor=f"bare lvcreate {milliseconds(found['lvcreate'])}",
     )
@@ -162,7 +162,7 @@ def test_reading(benchmark, call: str, many_driver: LvmDriver, findings: Finding
         f"lvm-{key}-cold",
         f"LVM: {call} at {MANY} LVs, after a change",
         found["subject"] / found["report"],
-        Bound(high=1.2, gate_high=4.0),
+        Bound(high=1.2, gate_high=2.4),
         subject=f"p50 {milliseconds(found['subject'])}",
         floor=f"bare lvs {milliseconds(found['report'])}",
     )
@@ -170,7 +170,7 @@ def test_reading(benchmark, call: str, many_driver: LvmDriver, findings: Finding
         f"lvm-{key}-fresh",
         f"LVM: {call} at {MANY} LVs, nothing changed",
         found["fresh"] / found["no-op RPC"],
-        Bound(high=2.0),
+        Bound(high=2.0, gate_high=4.0),
         subject=f"p50 {milliseconds(found['fresh'])}",
         floor=f"no-op RPC {milliseconds(found['no-op RPC'])}",
     )
@@ -196,7 +196,7 @@ def test_many_creates_at_once(benchmark, lvm_driver: LvmDriver, findings: Findin
         "lvm-create-many",
         f"LVM: {AT_ONCE} creates at once",
         statistics.median(floor / subject for floor, subject in zip(bare, driven, strict=True)),
-        Bound(low=0.9, gate_low=0.4),
+        Bound(low=0.9, gate_low=0.45),
         subject=f"{AT_ONCE / statistics.median(driven):.3g} a second",
         floor=f"bare lvcreate {AT_ONCE / statistics.median(bare):.3g} a second",
     )
