@@ -138,7 +138,7 @@ class Reports:
         """Around a command that changes the tags of ``lv`` and nothing else: the last report is brought up to date.
 
         What is made of it has the next sequence number, so it is taken for the group as it is only where this was the
-        one change since.
+        one change since; and no harm is done where another thread has meanwhile taken a newer one.
         """
         before = self._last
         yield
@@ -150,10 +150,7 @@ class Reports:
             return  # LVM may have counted no change
         volumes = {**before.volumes, lv: changed}
         records = _records(volumes.values(), before.records)
-        after = replace(before, sequence=before.sequence + 1, volumes=volumes, records=records)
-        with self._loading:
-            if self._last is before:
-                self._last = after
+        self._last = replace(before, sequence=before.sequence + 1, volumes=volumes, records=records)
 
     def _load(self) -> Report:
         arguments = ["fullreport", self._lvm.volume_group, "--reportformat", "json", "--units", "b", "--nosuffix"]

@@ -6,7 +6,6 @@ To this backend a filesystem volume is a device as any other: raw block stands f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 import pytest
 from volume_group import clear, lvm, volume_group
@@ -84,27 +83,15 @@ class TestThin(ExpansionTests, SnapshotTests, CloneTests, GroupTests, BlockTests
         clear(pool_group, keep=["pool"])
 
 
-class _Laid(ExpansionTests):
-    """Sizes depend on how a volume lies on its disks; what else does is in test_layouts.py."""
+class TestStriped(ExpansionTests):
+    """Over two disks; sizes are whole stripes. What else depends on how a volume lies is in test_layouts.py."""
 
     plugin = LvmBackend
     volume_modes = (BLOCK,)
-    parameters: ClassVar[dict[str, str]]
 
     @pytest.fixture
     def case(self, group: str) -> Iterator[BackendCase]:
         options = {"classes": {"test": {"volumeGroup": group}}}
-        with BackendCase(lambda: LvmBackend(options), parameters=self.parameters) as case:
+        parameters = {"type": "striped", "stripes": "2", "stripeSize": "16Ki"}
+        with BackendCase(lambda: LvmBackend(options), parameters=parameters) as case:
             yield case
-
-
-class TestStriped(_Laid):
-    """Over two disks; sizes are whole stripes."""
-
-    parameters: ClassVar = {"type": "striped", "stripes": "2", "stripeSize": "16Ki"}
-
-
-class TestRaid1(_Laid):
-    """Mirrored."""
-
-    parameters: ClassVar = {"type": "raid1"}

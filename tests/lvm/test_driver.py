@@ -93,14 +93,14 @@ class TestLinearExt4(_Served, DriverContract):
 
 
 class TestThinXfs(_Served, CallTests, PodTests):
-    """Snapshots and copies share blocks. Requests, names, pages and restarts are as for linear volumes.
+    """Snapshots and copies share blocks. Requests, names, lists, targets and restarts are as for linear volumes.
 
     How a pool bears many calls at once is tested without a server.
     """
 
     plugin = LvmBackend
-    test_every_name = None
-    test_pages = None
+    test_create_again = test_every_name = test_out_of_range = test_pages = test_bad_token = None
+    test_publish_needs_staging = test_second_target = test_published_otherwise = test_stats_of_something_else = None
     settings: ClassVar = {"thinPools": {"pool": {"overcommit": 20}}}
     parameters: ClassVar = {"type": "thin"}
     fs_type: ClassVar = "xfs"
