@@ -129,6 +129,15 @@ def test_nodes_see_the_drivers_mounts(case: Case) -> None:
         assert driver["securityContext"]["privileged"] is True
 
 
+@every_case
+def test_kubernetes_takes_each_security_context(case: Case) -> None:
+    """Its validation refuses, beyond the schema, what is privileged and may not escalate."""
+    for _, pod in workloads(case.render()):
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert not context.get("privileged") or context.get("allowPrivilegeEscalation", True), container["name"]
+
+
 def test_a_network_mount_outlives_the_pod_that_made_it() -> None:
     """A mount of NFS belongs to the network namespace that it was made in."""
     for path in helm.drivers():

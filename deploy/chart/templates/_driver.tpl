@@ -1,6 +1,11 @@
 {{/* The container of the driver itself. Takes the dict of _names.tpl and part (node or controller). */}}
 {{- define "csi-core.driverContainer" -}}
 {{- $pod := get .driver .part -}}
+{{- $security := $pod.securityContext -}}
+{{- /* Kubernetes refuses allowPrivilegeEscalation false, of the defaults say, beside privileged. */ -}}
+{{- if $security.privileged -}}
+{{- $security = omit $security "allowPrivilegeEscalation" -}}
+{{- end -}}
 - name: csi-core
   image: {{ include "csi-core.image" . }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
@@ -21,7 +26,7 @@
     httpGet: {path: /healthz, port: healthz}
     {{- toYaml $pod.livenessProbe | nindent 4 }}
   resources: {{- toYaml $pod.resources | nindent 4 }}
-  securityContext: {{- toYaml $pod.securityContext | nindent 4 }}
+  securityContext: {{- toYaml $security | nindent 4 }}
   terminationMessagePolicy: FallbackToLogsOnError
   volumeMounts:
     - {name: config, mountPath: /etc/csi-core, readOnly: true}
