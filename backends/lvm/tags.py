@@ -15,20 +15,22 @@ from typing import Final
 __all__ = ["decode", "encode"]
 
 _PREFIX: Final = "csi."
-_LONGEST: Final = 900
+_LONGEST: Final = 1000
+_NUMBER: Final = len("+999=")
 _UNSAFE: Final = re.compile(rb"[^A-Za-z0-9_./:-]")
 _ESCAPED: Final = re.compile(rb"&([0-9A-F]{2})")
 _TAG: Final = re.compile(r"csi\.([A-Za-z0-9_./:&-]+)(?:\+(\d+))?=([A-Za-z0-9_./:&-]*)")
 
 
 def encode(fields: Mapping[str, str]) -> list[str]:
-    """The tags of ``fields``. A field that is longer than one tag has several."""
+    """The tags of ``fields``, whose names are short beside a tag. A field that is longer than one tag has several."""
     found = []
     for name, value in fields.items():
-        safe = _escape(value)
-        for number, start in enumerate(range(0, max(1, len(safe)), _LONGEST)):
+        called, safe = f"{_PREFIX}{_escape(name)}", _escape(value)
+        length = _LONGEST - len(called) - _NUMBER
+        for number, start in enumerate(range(0, max(1, len(safe)), length)):
             more = f"+{number}" if number else ""
-            found.append(f"{_PREFIX}{_escape(name)}{more}={safe[start : start + _LONGEST]}")
+            found.append(f"{called}{more}={safe[start : start + length]}")
     return found
 
 

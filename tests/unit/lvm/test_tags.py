@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backends.lvm import tags
@@ -15,6 +15,7 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=700)
 
 
 @given(st.dictionaries(text.filter(bool).map(lambda name: name[:40]), text, max_size=6))
+@example({"\U0010ffff" * 40: "\u00e4" * 700})
 def test_any_text_comes_back(fields):
     encoded = tags.encode(fields)
     assert all(TAG.fullmatch(tag) and not tag.startswith("-") for tag in encoded)
