@@ -89,11 +89,13 @@ class Life:
     def create_elastic(self, name: str) -> None:
         parameters = LoopParameters.model_validate({"initialSize": str(self.size_bytes)})
         self.backend.create_volume(VolumeSpec(name, SizeRange(self.grown_bytes), (ELASTIC,), parameters))
+        self.backend.mark_formatted(self.handle(name), "ext4")  # or the first stage makes room for mkfs
         self.things[name] = Thing(self.grown_bytes, present_bytes=self.size_bytes)
 
     def lengthen(self, name: str) -> None:
         """As an elastic volume grows while it is attached."""
         with self.attached(name):
+            assert packed(self.backend).present_bytes(key(self.handle(name))) == self.size_bytes
             packed(self.backend).lengthen(key(self.handle(name)), self.grown_bytes)
         self.things[name] = replace(self.things[name], present_bytes=self.grown_bytes)
 

@@ -25,7 +25,7 @@ from csi_core.errors import CallError, NoSpace
 from csi_core.faults import fault
 from csi_core.hookspecs import Host, MountedFilesystem
 
-__all__ = ["Grower", "Pacing", "Room"]
+__all__ = ["Grower", "Pacing", "Room", "first_bytes"]
 
 _log = structlog.get_logger(__name__)
 _MIB: Final = 1 << 20
@@ -46,6 +46,11 @@ _AHEAD_S: Final = 0.25
 _SMALLEST_STEP_BYTES: Final = 16 * _MIB
 _LEAST_HELD_BYTES: Final = 16 * _MIB
 """In the page cache: less would slow down a writer that is far from the end."""
+
+
+def first_bytes() -> int:
+    """What a volume has at least when a filesystem is made on it: as much as is free after a growth."""
+    return 2 * _LEAST_SLACK_BYTES
 
 
 class Room(Protocol):

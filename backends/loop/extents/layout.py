@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ import structlog
 
 from backends.loop import images
 from backends.loop.database import PoolDatabase
+from backends.loop.extents import growth
 from backends.loop.extents.content import Content, ContentCopy
 from backends.loop.extents.devices import Devices, Mapped
 from backends.loop.extents.growth import Grower
@@ -269,6 +270,8 @@ class ExtentsLayout:
     # -- devices of this node -----------------------------------------------------------------------
 
     def attach(self, record: VolumeRecord, *, read_only: bool) -> Mapped:
+        if not record.thick and not record.formatted:
+            self._make_room_for_its_first_writer(record)
         runs = self._records.runs(record.key)
         if not runs:
             raise DataLoss(f"pool.db knows no place of {record.key}; restore pool.db from a copy")
@@ -278,6 +281,12 @@ class ExtentsLayout:
         if self._grower and not record.thick:
             self._grower.watch(record.key, device.node)
         return device
+
+    def _make_room_for_its_first_writer(self, record: VolumeRecord) -> None:
+        """What the grower would take as soon as it is mounted: then a growth would race the first writer."""
+        if self.present_bytes(record.key) < min(record.size_bytes, growth.first_bytes()):
+            with suppress(NoSpace):
+                self.lengthen(record.key, growth.first_bytes())
 
     def device(self, key: str) -> Mapped | None:
         return self.devices.find(key, self._records.runs(key))

@@ -94,6 +94,15 @@ def test_nor_beside_neighbours_that_keep_the_disk_busy(make_elastic: MakeElastic
         write_whole(directory / "data", 2 * GIB)
 
 
+@pytest.mark.parametrize(("pool_bytes", "shown_bytes"), [(700 * MIB, 512 * MIB), (320 * MIB, 300 * MIB)])
+def test_no_growth_races_the_first_writer(make_elastic: MakeElastic, pool_bytes: int, shown_bytes: int) -> None:
+    """What is taken for it in any case is there before it is mounted; or not, where the pool has no more."""
+    cluster = make_elastic(pool_bytes, overcommit=4)
+    volume = cluster.create("db", 600 * MIB, capability=XFS, initialSize="300Mi")
+    device = cluster.attach(volume, XFS).device
+    assert int((Path("/sys/block") / device.name / "size").read_text()) * 512 == shown_bytes
+
+
 def test_a_writer_is_held_to_its_disk_while_there_is_more_to_come(make_elastic: MakeElastic) -> None:
     cluster = make_elastic(900 * MIB)
     volume = cluster.create("db", 800 * MIB, capability=XFS, initialSize="320Mi")
