@@ -58,9 +58,11 @@ def backend(directory: Path) -> Iterator[LoopBackend]:
 def attached(backend: LoopBackend, name: str, size_bytes: int) -> Iterator[Path]:
     """A raw block volume; deleted in the end."""
     volume = backend.create_volume(VolumeSpec(name, SizeRange(size_bytes), (RAW,), THICK)).value
-    yield backend.attach_volume(AttachRequest(volume.handle, RAW)).device
-    backend.detach_volume(volume.handle)
-    backend.delete_volume(volume.handle, Parameters())
+    try:
+        yield backend.attach_volume(AttachRequest(volume.handle, RAW)).device
+    finally:
+        backend.detach_volume(volume.handle)
+        backend.delete_volume(volume.handle, Parameters())
 
 
 def fill(device: Path) -> None:

@@ -20,14 +20,15 @@ _SYS_BDI: Final = Path("/sys/class/bdi")
 def hold(device: Path, limit_bytes: int) -> None:
     """Make writers wait for the disk while more than ``limit_bytes`` are not written back.
 
-    Best effort: kernels before 6.2 cannot do it, and an unprivileged container may not. A limit beyond that of the
-    whole machine is refused by the kernel, and is none.
+    Best effort: kernels before 6.2 cannot do it, and an unprivileged container may not.
     """
-    with suppress(OSError):
+    try:
         settings = _settings(device)
         (settings / "max_bytes").write_text(str(limit_bytes), encoding="ascii")
         # Without this the limit would count only once the machine's own is nearly reached.
         (settings / "strict_limit").write_text("1", encoding="ascii")
+    except OSError:  # the kernel refuses what is beyond the whole machine's limit: an earlier, lower one must not stay
+        let_go(device)
 
 
 def let_go(device: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.loop.extents import growth
+from backends.loop.extents import growth, writeback
 from backends.loop.options import SegmentOptions
 from csi_core import faults
 from csi_core.errors import Busy, InvalidArgument
@@ -107,15 +107,18 @@ def test_a_writer_is_held_to_its_disk_while_there_is_more_to_come(make_elastic: 
     cluster = make_elastic(900 * MIB)
     volume = cluster.create("db", 800 * MIB, capability=XFS, initialSize="320Mi")
     with cluster.mounted(volume, "xfs") as directory:
-        device = cluster.attach(volume, XFS).device.stat().st_rdev
-        held = Path("/sys/class/bdi", f"{os.major(device)}:{os.minor(device)}", "strict_limit")
+        device = cluster.attach(volume, XFS).device
+        number = device.stat().st_rdev
+        held = Path("/sys/class/bdi", f"{os.major(number)}:{os.minor(number)}", "strict_limit")
         if not held.exists():
             pytest.skip("kernels before 6.2 cannot hold the writers to one device")
         assert held.read_text() == "1\n"
+        writeback.hold(device, 1 << 60)
+        assert held.read_text() == "0\n", "beyond the machine's own limit there is none"
+        writeback.hold(device, 64 * MIB)
+        assert held.read_text() == "1\n"
         write(directory / "data", 600 * MIB)
         wait_until(lambda: held.read_text() == "0\n")  # it has all that was claimed
-        cluster.backend.expand_volume(volume.handle, SizeRange(880 * MIB))
-        wait_until(lambda: held.read_text() == "1\n")
     assert not held.exists() or held.read_text() == "0\n", "whatever is attached as this device next is not held"
 
 
