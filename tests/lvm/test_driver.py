@@ -61,9 +61,9 @@ class _Served:
         unmount_below(driver.directory)
         forget_devices(GROUP)
         server.restart()
+        driver.create("another", self.mode)
         pod.start()
         assert pod.read(len(CONTENT)) == CONTENT
-        driver.create("another", self.mode)
         assert len(driver.volume_ids()) == 2
 
     @pytest.fixture
