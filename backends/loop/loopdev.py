@@ -127,8 +127,14 @@ class LoopDevice:
 
     @property
     def writes(self) -> tuple[int, int, int]:
-        """How many writes and discards have ended since the device was made, and how many are under way."""
+        """How many writes and discards have ended since the device was made, and how many are under way.
+
+        Raises:
+            FileNotFoundError: it was removed meanwhile.
+        """
         ended, under_way = read_attribute(self.number, "stat").split(), read_attribute(self.number, "inflight").split()
+        if not ended or not under_way:
+            raise FileNotFoundError(errno.ENOENT, "the loop device was removed", str(self.node))
         return int(ended[4]), int(ended[11]), int(under_way[1])
 
     @property

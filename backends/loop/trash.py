@@ -79,6 +79,9 @@ class Trash:
             except (OSError, CallError) as error:
                 _log.warning("trash cannot be freed yet", error=str(error))
                 stuck = True
+            except Exception:  # a thread that ends would free nothing until the next start
+                _log.exception("trash cannot be freed")
+                stuck = True
             with self._wake:
                 if stuck:
                     self._wake.wait_for(lambda: self._new or self._stopping, _RETRY_S)

@@ -227,7 +227,7 @@ class Devices:
 def _writes(device: Mapped) -> int:
     try:
         return sum(device.writes)
-    except (OSError, IndexError):  # removed at this moment: another volume is detached while we look
+    except OSError:  # removed at this moment: another volume is detached while we look
         return 0
 
 

@@ -174,6 +174,23 @@ def test_the_trash_is_taken_up_again_and_never_frees_what_is_attached(xfs: Clust
     xfs.backend.delete_volume(volume.handle, NO_SECRETS)
 
 
+def test_the_trash_goes_on_after_an_error_nobody_thought_of(xfs: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    freed = xfs.pool.layout.free
+    failures = iter([IndexError("list index out of range")])
+
+    def fails_once(*arguments: object) -> None:
+        if failure := next(failures, None):
+            raise failure
+        freed(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(xfs.pool.layout, "free", fails_once)
+    xfs.delete(xfs.create("first", provisioning="thick"))
+    assert not xfs.pool.trash.emptied(0.5)
+    xfs.delete(xfs.create("second", provisioning="thick"))
+    xfs.settled()
+    assert xfs.pool.ledger.snapshot().promised_bytes == 0
+
+
 def test_images_that_cannot_be_freed_hinder_no_other(xfs: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trash, "_BATCH", 1)
     volumes = sorted((xfs.create(name, provisioning="thick") for name in "abcd"), key=xfs.key)
