@@ -216,6 +216,8 @@ def test_a_dead_server_hinders_no_other_volume(kubelet: Kubelet, lab: Lab, recor
     dead, dead_too = claim_on(lab.s, "dead"), claim_on(lab.s, "dead-too")
     others = [claim_on(lab.t, f"other-{number}") for number in range(OTHERS)]
     kubelet.run_pod(dead)
+    pod = lab.a.start("sh", "-c", f"cd {kubelet.target(dead)} && echo here && exec sleep 600")
+    assert pod.stdout is not None and pod.stdout.readline()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(kubelet.run_pod, others))
     lab.s.cut_off()
@@ -248,8 +250,6 @@ def test_a_dead_server_hinders_no_other_volume(kubelet: Kubelet, lab: Lab, recor
         restart_s = timed(lambda: (kubelet.driver.kill(), kubelet.driver.restart()))
         assert restart_s < 20, "a start looks at no dead mount"
         kubelet.stats(others[0])
-        pod = lab.a.start("sh", "-c", f"cd {kubelet.target(dead)} && echo here && exec sleep 600")
-        assert pod.stdout is not None
         kubelet.unpublish(dead)  # busy, as the pod is in it, and nobody could ever end that
         kubelet.unstage(dead)
         assert kubelet.target(dead) not in map(Path, lab.a.mounts())
