@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from backends.loop import handles
 from backends.loop.loopdev import LoopDevice
 from backends.loop.pool import Pool
 from backends.loop.records import VolumeRecord
+from csi_core import handles
 from csi_core.health import Finding, HealthKind, HealthProblem
 
 __all__ = ["findings", "pool_health", "repair", "volume_health"]

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from backends.loop import handles, images, loopdev
+from backends.loop import images, loopdev
 from backends.loop.comparing import differing_blocks
 from backends.loop.database import Row
 from backends.loop.hostfs import HostFilesystem
@@ -21,6 +21,7 @@ from backends.loop.layout import Check, Copy, CopyUnderWay, Placement
 from backends.loop.loopdev import Backing, LoopDevice
 from backends.loop.options import PoolOptions
 from backends.loop.records import Records, State, VolumeRecord
+from csi_core import handles
 from csi_core._allocator import diff_extents, fiemap
 from csi_core.errors import DataLoss, FailedPrecondition
 from csi_core.faults import fault

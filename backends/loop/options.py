@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from backends.loop.handles import POOL_NAME
 from csi_core._allocator import MAX_EXTENT_BYTES, MIN_EXTENT_BYTES
+from csi_core.handles import STORE_NAME
 from csi_core.parameters import FilesystemParameters, Parameters, SizeBytes
 
 __all__ = ["LoopOptions", "LoopParameters", "PoolOptions"]
@@ -99,7 +99,7 @@ class LoopOptions(Parameters):
     @model_validator(mode="after")
     def _names(self) -> LoopOptions:
         for name in self.pools:
-            if not POOL_NAME.fullmatch(name):
+            if not STORE_NAME.fullmatch(name):
                 raise ValueError(f"pool name {name!r}: use at most 32 of a-z, 0-9 and -, and no dash at the ends")
         if self.default_pool and self.default_pool not in self.pools:
             raise ValueError(f"defaultPool {self.default_pool!r} is not one of the pools: {', '.join(self.pools)}")

@@ -13,7 +13,7 @@ from backends.loop import attachments, blocks, diagnosis, snapshots, volumes
 from backends.loop.options import LoopOptions, LoopParameters
 from backends.loop.pool import Pool
 from backends.loop.pools import Pools
-from csi_core.errors import ConfigError, InvalidArgument
+from csi_core.errors import ConfigError
 from csi_core.health import Finding, HealthProblem
 from csi_core.hookspecs import API_VERSION, Host, hookimpl
 from csi_core.ledger_metrics import LEDGERS
@@ -150,7 +150,7 @@ class LoopBackend:
         def entries(pool: Pool, after: str, most: int) -> list[Volume]:
             return [record.public(pool.name) for record in pool.records.volumes_after(after, most)]
 
-        return self._pools.page(cursor, limit, "v", entries, lambda volume: volume.handle)
+        return self._pools.page(cursor, limit, "v", entries)
 
     @hookimpl
     def get_capacity(self, query: CapacityQuery) -> Capacity:
@@ -208,7 +208,7 @@ class LoopBackend:
             found = pool.records.snapshots_after(after, most, only[1] if only else "")
             return [record.public(pool.name) for record in found]
 
-        return self._pools.page(cursor, limit, "s", entries, lambda snapshot: snapshot.handle)
+        return self._pools.page(cursor, limit, "s", entries)
 
     @hookimpl
     def create_group_snapshot(self, spec: GroupSnapshotSpec) -> Outcome[GroupSnapshot]:
@@ -216,13 +216,8 @@ class LoopBackend:
         for pool in self._pools:
             if found := snapshots.group_taken(pool, spec.name):
                 return Existing(found)
-        located = [self._pools.present(handle, "v") for handle in spec.volume_handles]
-        pools = {pool.name for pool, _ in located}
-        if len(pools) != 1:
-            raise InvalidArgument(
-                f"a group snapshot must lie in one pool, and this one spans {', '.join(sorted(pools))}"
-            )
-        return Created(snapshots.create_group(located[0][0], spec, [key for _, key in located]))
+        pool, keys = self._pools.together(spec.volume_handles, "v")
+        return Created(snapshots.create_group(pool, spec, keys))
 
     @hookimpl
     def delete_group_snapshot(self, handle: str, secrets: Parameters) -> None:
@@ -245,10 +240,7 @@ class LoopBackend:
     @hookimpl
     def changed_blocks(self, base_handle: str, target_handle: str, start_offset_bytes: int) -> BlockMap:
         """From the extent maps where blocks are shared, else by comparing data."""
-        pool, base_key = self._pools.present(base_handle, "s")
-        other, target_key = self._pools.present(target_handle, "s")
-        if pool is not other:
-            raise InvalidArgument(f"{base_handle} and {target_handle} are snapshots of different volumes")
+        pool, (base_key, target_key) = self._pools.together((base_handle, target_handle), "s")
         return blocks.changed(pool, base_key, target_key, start_offset_bytes)
 
     # -- this node ----------------------------------------------------------------------------------

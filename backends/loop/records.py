@@ -13,8 +13,8 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
-from backends.loop import handles
 from backends.loop.database import PoolDatabase, Row
+from csi_core import handles
 from csi_core.model import ContentSource, GroupSnapshot, Snapshot, SourceKind, Volume
 
 __all__ = [

@@ -6,11 +6,12 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from backends.loop import copying, handles
+from backends.loop import copying
 from backends.loop.layout import Check
 from backends.loop.pool import Pool
 from backends.loop.records import GroupRecord, SnapshotRecord, VolumeRecord, dump, now_us, row_of
 from backends.loop.volumes import existing, refuse_attached
+from csi_core import handles
 from csi_core.faults import fault
 from csi_core.model import GroupSnapshot, GroupSnapshotSpec, Snapshot, SnapshotSpec
 

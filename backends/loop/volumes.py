@@ -6,11 +6,12 @@ import sqlite3
 from dataclasses import replace
 from typing import Final
 
-from backends.loop import copying, handles
+from backends.loop import copying
 from backends.loop.layout import Check
 from backends.loop.options import LoopParameters
 from backends.loop.pool import Pool
 from backends.loop.records import SnapshotRecord, State, VolumeRecord, dump, now_us, row_of
+from csi_core import handles
 from csi_core.errors import FailedPrecondition, NotFound, OutOfRange
 from csi_core.faults import fault
 from csi_core.model import ContentSource, SizeRange, SourceKind, Volume, VolumeMode, VolumeSpec

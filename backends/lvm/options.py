@@ -7,7 +7,8 @@ from typing import Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from backends.lvm.names import CLASS_NAME, front_name, lv_name, make_key
+from backends.lvm.names import front_name, lv_name, make_key
+from csi_core.handles import STORE_NAME
 from csi_core.parameters import FilesystemParameters, Parameters, SizeBytes, parse_size
 
 __all__ = ["ClassOptions", "LvmOptions", "LvmParameters", "LvmSnapshotParameters", "ThinPoolOptions", "cow_bytes"]
@@ -116,7 +117,7 @@ class LvmOptions(Parameters):
     def _names(self) -> LvmOptions:
         owners: dict[str, str] = {}
         for name, options in self.classes.items():
-            if not CLASS_NAME.fullmatch(name):
+            if not STORE_NAME.fullmatch(name):
                 raise ValueError(f"class name {name!r}: use at most 32 of a-z, 0-9 and -, and no dash at the ends")
             other = owners.setdefault(options.volume_group, name)
             if other != name:

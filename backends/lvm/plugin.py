@@ -6,6 +6,7 @@ import shutil
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 from pydantic import ValidationError
@@ -14,7 +15,7 @@ from backends.lvm import attachments, blocks, diagnosis, extents, groups, names,
 from backends.lvm.classes import DeviceClasses
 from backends.lvm.deviceclass import DeviceClass, visible_snapshot
 from backends.lvm.options import LvmOptions, LvmParameters, LvmSnapshotParameters
-from csi_core.errors import ConfigError, InvalidArgument
+from csi_core.errors import ConfigError
 from csi_core.health import Finding, HealthProblem
 from csi_core.hookspecs import API_VERSION, Host, hookimpl
 from csi_core.ledger_metrics import LEDGERS
@@ -150,10 +151,11 @@ class LvmBackend:
     def list_volumes(self, cursor: str, limit: int) -> Page[Volume]:
         """By class, then by key; a cursor is the handle of the last entry."""
 
-        def entries(cls: DeviceClass, after_key: str) -> Sequence[Volume]:
+        def entries(cls: DeviceClass, after_key: str, most: int) -> Sequence[Volume]:
             listed = cls.volumes()
             after = names.join(cls.name, after_key)
-            return listed[bisect_right(listed, after, key=lambda volume: volume.handle) :]
+            first = bisect_right(listed, after, key=lambda volume: volume.handle)
+            return listed[first : first + most]
 
         return self._classes.page(cursor, limit, "v", entries)
 
@@ -207,11 +209,12 @@ class LvmBackend:
         if volume_handle and only is None:
             return Page(())
 
-        def entries(cls: DeviceClass, after_key: str) -> Iterator[Snapshot]:
+        def entries(cls: DeviceClass, after_key: str, most: int) -> Iterator[Snapshot]:
             if only and only[0] is not cls:
                 return iter(())
             listed = snapshots.listed(cls.reports.current(), only[1] if only else "")
-            return (snapshots.public(cls, record) for record in listed if record.key > after_key)
+            following = (record for record in listed if record.key > after_key)
+            return (snapshots.public(cls, record) for record in islice(following, most))
 
         return self._classes.page(cursor, limit, "s", entries)
 
@@ -222,13 +225,8 @@ class LvmBackend:
         for cls in self._classes.reachable():
             if found := groups.taken(cls, key, spec.name):
                 return Existing(found)
-        located = [self._classes.present(handle, "v") for handle in spec.volume_handles]
-        classes = {cls.name for cls, _ in located}
-        if len(classes) != 1:
-            raise InvalidArgument(
-                f"a group snapshot must lie in one device class, and this one spans {', '.join(sorted(classes))}"
-            )
-        return groups.create(located[0][0], spec, [key for _, key in located])
+        cls, keys = self._classes.together(spec.volume_handles, "v")
+        return groups.create(cls, spec, keys)
 
     @hookimpl
     def delete_group_snapshot(self, handle: str, secrets: Parameters) -> None:
@@ -251,10 +249,7 @@ class LvmBackend:
     @hookimpl
     def changed_blocks(self, base_handle: str, target_handle: str, start_offset_bytes: int) -> BlockMap:
         """From the thin pool's mappings, or by comparing data."""
-        cls, base_key = self._classes.present(base_handle, "s")
-        other, target_key = self._classes.present(target_handle, "s")
-        if cls is not other:
-            raise InvalidArgument(f"{base_handle} and {target_handle} are snapshots of different volumes")
+        cls, (base_key, target_key) = self._classes.together((base_handle, target_handle), "s")
         return blocks.changed(cls, base_key, target_key, start_offset_bytes)
 
     # -- this node ----------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def test_a_class_is_chosen_by_parameter(case: BackendCase) -> None:
     for limit in (1, 2, 3):
         assert case.volumes(limit) == [second, first]
     case.parameters = {"deviceClass": "slow"}
-    with pytest.raises(InvalidArgument, match="there is no class 'slow'"):
+    with pytest.raises(InvalidArgument, match="there is no device class 'slow'"):
         case.create("third", BLOCK)
 
 

@@ -1,4 +1,4 @@
-"""Handles, options, claims and the merging of block ranges."""
+"""Options, claims and the merging of block ranges."""
 
 from __future__ import annotations
 
@@ -9,53 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.loop import handles
 from backends.loop.claims import Claims
 from backends.loop.comparing import merged
 from backends.loop.options import LoopParameters
 from backends.loop.plugin import LoopBackend
 from csi_core.errors import Busy, ConfigError, InvalidArgument
-from csi_core.model import MAX_HANDLE_BYTES
 from csi_core.parameters import parse_parameters
-
-KEY = "v-0123456789abcdef0123"
-
-
-def test_a_handle_is_split_into_what_it_was_made_of() -> None:
-    key = handles.new_key("v")
-    assert handles.KEY.fullmatch(key)
-    assert handles.split(handles.join("fast-1", key), "v") == ("fast-1", key)
-    assert len(handles.join("p" * 32, key)) <= MAX_HANDLE_BYTES
-
-
-@pytest.mark.parametrize(
-    "handle",
-    [
-        "",
-        KEY,
-        f":{KEY}",
-        f"Pool:{KEY}",
-        f"-p:{KEY}",
-        f"p/../q:{KEY}",
-        f"p:{KEY}\n",
-        f"p:{KEY}0",
-        f"p:{KEY[:-1]}",
-        f"p:{KEY.upper()}",
-        f"p:{KEY}/../x",
-        f"{'p' * 33}:{KEY}",
-        "p:s-0123456789abcdef0123",
-        f"p:{KEY[:-1]}\u0663",  # a digit, but not one of ours
-        "p:v-0123456789abcdef012\0",
-    ],
-)
-def test_everything_else_is_no_handle(handle: str) -> None:
-    assert handles.split(handle, "v") is None
-
-
-@given(st.text())
-def test_no_text_passes_by_accident(text: str) -> None:
-    found = handles.split(text, "v")
-    assert found is None or f"{found[0]}:{found[1]}" == text
 
 
 @pytest.mark.parametrize(
