@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from csi_core import durable
 from csi_core.errors import DataLoss
 from csi_core.model import BlockRange, VolumeMode
 from csi_core.run import run
@@ -92,11 +93,7 @@ class Content:
         for file in [*path.rglob("*"), path, self._directory]:
             if file.is_symlink() or not (file.is_file() or file.is_dir()):
                 continue
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            durable.sync(file)
 
 
 def _extents(path: Path) -> set[int]:

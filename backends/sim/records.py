@@ -6,7 +6,6 @@ backend would use a database or the storage's own tags.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from csi_core import durable
 from csi_core.errors import DataLoss
 from csi_core.faults import fault
 from csi_core.model import GroupSnapshot, Snapshot, Volume, VolumeCapability, VolumeMode
@@ -130,15 +130,8 @@ class Records:
         if not self._file:
             return
         new = self._file.with_suffix(".new")
-        with new.open("wb") as out:
-            out.write(_JSON.dump_json(self._tables, indent=1))
-            out.flush()
-            os.fsync(out.fileno())
+        durable.write(new, _JSON.dump_json(self._tables, indent=1))
         fault("sim.records.before_rename")
         new.rename(self._file)
-        directory = os.open(self._file.parent, os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        durable.sync(self._file.parent)
         fault("sim.records.after_rename")

@@ -14,6 +14,7 @@ import click
 __all__ = ["Services", "connected", "key_values", "secrets_option"]
 
 _DEFAULT_ENDPOINT = "unix:///run/csi-core/csi.sock"
+_PAGE_ENTRIES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,16 @@ class Services:
     def call(self, method: Callable[..., Any], request: Any) -> Any:
         """Make one call within the time-out."""
         return method(request, timeout=self.timeout_s)
+
+    def entries(self, method: Callable[..., Any], request: Any) -> Iterator[Any]:
+        """All entries of a listing, page after page, each within the time-out."""
+        request.max_entries = _PAGE_ENTRIES
+        while True:
+            page = self.call(method, request)
+            yield from page.entries
+            request.starting_token = page.next_token
+            if not page.next_token:
+                return
 
 
 def connected(function: Callable[..., Any]) -> Callable[..., Any]:

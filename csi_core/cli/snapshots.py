@@ -21,7 +21,6 @@ _COLUMNS = {
     "READY": "ready",
     "GROUP": "groupId",
 }
-_PAGE = 1000
 
 
 @click.group()
@@ -36,16 +35,8 @@ def snapshots() -> None:
 @output_option
 def list_snapshots(services: Services, volume_id: str, secrets: Mapping[str, str], output: str) -> None:
     """List all snapshots."""
-    rows, token = [], ""
-    while True:
-        request = services.pb.ListSnapshotsRequest(
-            max_entries=_PAGE, starting_token=token, source_volume_id=volume_id, secrets=secrets
-        )
-        page = services.call(services.controller.ListSnapshots, request)
-        rows += [_row(entry.snapshot) for entry in page.entries]
-        token = page.next_token
-        if not token:
-            break
+    request = services.pb.ListSnapshotsRequest(source_volume_id=volume_id, secrets=secrets)
+    rows = [_row(entry.snapshot) for entry in services.entries(services.controller.ListSnapshots, request)]
     emit(rows, _COLUMNS, output, "There are no snapshots.")
 
 

@@ -13,7 +13,6 @@ from csi_core.cli.output import emit, output_option, size_text
 __all__ = ["volumes"]
 
 _COLUMNS = {"VOLUME": "id", "SIZE": "sizeBytes", "SOURCE": "source", "NODES": "publishedNodeIds"}
-_PAGE = 1000
 _ACCESS_MODES = (
     "single_node_writer",
     "single_node_reader_only",
@@ -45,14 +44,8 @@ def volumes() -> None:
 @output_option
 def list_volumes(services: Services, output: str) -> None:
     """List all volumes."""
-    rows, token = [], ""
-    while True:
-        request = services.pb.ListVolumesRequest(max_entries=_PAGE, starting_token=token)
-        page = services.call(services.controller.ListVolumes, request)
-        rows += [_row(entry.volume, entry.status.published_node_ids) for entry in page.entries]
-        token = page.next_token
-        if not token:
-            break
+    entries = services.entries(services.controller.ListVolumes, services.pb.ListVolumesRequest())
+    rows = [_row(entry.volume, entry.status.published_node_ids) for entry in entries]
     emit(rows, _COLUMNS, output, "There are no volumes.")
 
 

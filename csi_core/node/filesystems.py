@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from csi_core.durable import sync
 from csi_core.errors import Busy, CommandFailed, DataLoss, FailedPrecondition, InvalidArgument, StorageFailure
 from csi_core.faults import fault
 from csi_core.model import BlockSource
@@ -145,7 +146,7 @@ def make(source: BlockSource, fs_type: str, found: Signature | None) -> None:
     if found is not None:
         _wipe_head(source.device)
     _run_alone(mkfs_command(fs_type, str(source.device), options, source.keep_allocated, UNFINISHED), source.device)
-    _flush(source.device)
+    sync(source.device)
     fault("node.stage.after_mkfs")
 
 
@@ -170,14 +171,6 @@ def _wipe_head(device: Path) -> None:
     descriptor = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.pwrite(descriptor, bytes(_HEAD_BYTES), 0)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _flush(device: Path) -> None:
-    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-    try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

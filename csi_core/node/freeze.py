@@ -20,6 +20,7 @@ from typing import Final
 
 import structlog
 
+from csi_core.durable import sync
 from csi_core.errors import CallError, FailedPrecondition, StorageFailure, TimedOut, Unavailable
 from csi_core.faults import fault
 from csi_core.node.mkfs_options import FILESYSTEMS
@@ -139,7 +140,7 @@ def frozen(devices: tuple[Path, ...], time_limit_s: float) -> Iterator[None]:
             if mounts := table.of_device(device):
                 freeze.add(device, mounts[0].path)
             else:
-                _flush(device)
+                sync(device)
         freeze.check()
         yield
     finally:
@@ -181,14 +182,6 @@ def _lock_record(mount_point: Path, flags: int = 0) -> int | None:
         os.close(record)
         return None
     return record
-
-
-def _flush(device: Path) -> None:
-    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _explain(error: OSError, device: Path, mount_point: Path) -> CallError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from csi_core.durable import sync
 from csi_core.facade import Backend
 from csi_core.model import (
     AccessMode,
@@ -45,11 +45,7 @@ class KitHost:
     def frozen(self, devices: tuple[Path, ...], time_limit_s: float) -> Iterator[None]:  # noqa: ARG002
         """Flush the devices."""
         for device in devices:
-            descriptor = os.open(device, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(device)
         yield
 
     def filesystem_on(self, device: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import structlog
 from click.testing import CliRunner
 
+from csi_core.cli import client
 from csi_core.cli.main import main
 from csi_core.config import Config
 from csi_core.runtime import build
@@ -83,6 +84,23 @@ def test_the_life_of_a_volume(cli, secrets):
     cli("volumes", "delete", made["id"], "--secrets", secrets)
     assert cli("volumes", "list") == "There are no volumes.\n"
     assert cli("snapshots", "list", "--secrets", secrets) == "There are no snapshots.\n"
+
+
+@pytest.mark.parametrize("page_entries", [1, 2, 3])
+def test_listings_are_read_to_the_end_page_by_page(cli, secrets, monkeypatch, page_entries):
+    monkeypatch.setattr(client, "_PAGE_ENTRIES", page_entries)
+    made = [rows(cli("volumes", "create", f"pvc-{n}", "--secrets", secrets, "-o", "json"))[0]["id"] for n in range(3)]
+    taken = [
+        rows(cli("snapshots", "create", made[0], f"snap-{n}", "--secrets", secrets, "-o", "json"))[0]["id"]
+        for n in range(3)
+    ]
+    try:
+        assert sorted(row["id"] for row in rows(cli("volumes", "list", "-o", "json"))) == sorted(made)
+        listed = rows(cli("snapshots", "list", "--secrets", secrets, "-o", "json"))
+        assert sorted(row["id"] for row in listed) == sorted(taken)
+    finally:
+        cli("snapshots", "delete", *taken, "--secrets", secrets)
+        cli("volumes", "delete", *made, "--secrets", secrets)
 
 
 def test_capacity(cli):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from csi_core.durable import sync, write
 from csi_core.errors import ConfigError, DataLoss, FailedPrecondition, InvalidArgument, NoSpace, NotFound
 from csi_core.hookspecs import Host, hookimpl
 from csi_core.locks import Key, KeyedLocks
@@ -91,13 +91,10 @@ class DirectoryBackend:
             shutil.rmtree(directory, ignore_errors=True)  # a create or delete that was interrupted
             (directory / "data").mkdir(parents=True)
             record = {"name": volume.name, "size_bytes": size_bytes, "recorded": dict(volume.recorded)}
-            with (directory / "record.new").open("w", encoding="utf-8") as file:
-                json.dump(record, file)
-                file.flush()
-                os.fsync(file.fileno())
+            write(directory / "record.new", json.dumps(record).encode())
             (directory / "record.new").rename(directory / "record.json")
-            _sync(directory)
-            _sync(self._options.path)
+            sync(directory)
+            sync(self._options.path)
             return Created(volume)
 
     @hookimpl
@@ -111,7 +108,7 @@ class DirectoryBackend:
                 raise FailedPrecondition(f"volume {handle} is in use; unstage it before it is deleted")
             if directory.exists():
                 (directory / "record.json").unlink(missing_ok=True)
-                _sync(directory)
+                sync(directory)
                 shutil.rmtree(directory)
 
     @hookimpl
@@ -154,12 +151,3 @@ class DirectoryBackend:
         except FileNotFoundError:
             return None
         return Volume(handle, record["name"], record["size_bytes"], record["recorded"])
-
-
-def _sync(directory: Path) -> None:
-    """Make renames and removals in a directory durable."""
-    descriptor = os.open(directory, os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
