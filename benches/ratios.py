@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = ["Bound", "Finding", "Findings"]
@@ -48,6 +49,7 @@ class Finding:
         met: whether the bound is met.
         subject, floor: both sides, for people.
         note: conditions that a reader must know.
+        plot: lines to draw, see :func:`benches.lines.picture`; mostly none.
     """
 
     key: str
@@ -59,6 +61,7 @@ class Finding:
     subject: str
     floor: str
     note: str = ""
+    plot: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Findings:
@@ -78,13 +81,17 @@ class Findings:
         subject: str,
         floor: str = "",
         note: str = "",
+        plot: Mapping[str, Any] | None = None,
     ) -> None:
         """Record a value; fails where it lies beyond the gate."""
-        self.all.append(Finding(key, title, value, unit, str(bound), bound.met_by(value), subject, floor, note))
+        met = bound.met_by(value)
+        self.all.append(Finding(key, title, value, unit, str(bound), met, subject, floor, note, plot or {}))
         assert bound.passed_by(value), f"{title}: {value:.3g} {unit} is far from {bound}: {subject}; {floor}"
 
     def as_json(self) -> list[dict[str, Any]]:
-        return [asdict(finding) for finding in self.all]
+        return [
+            {name: value for name, value in asdict(finding).items() if name != "plot" or value} for finding in self.all
+        ]
 
 
 def _inside(value: float, low: float | None, high: float | None) -> bool:

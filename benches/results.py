@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from benches import lines
 from benches.ratios import Findings
 from benches.scale import SCALE
 
@@ -42,7 +43,7 @@ def load() -> Result:
 
 
 def save(findings: Findings, directory: Path) -> None:
-    """Write ``latest.json``, ``latest.md`` and ``latest.svg``."""
+    """Write ``latest.json``, ``latest.md``, ``latest.svg``, and a picture for each finding with lines."""
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "form": SCALE.form,
@@ -54,12 +55,14 @@ def save(findings: Findings, directory: Path) -> None:
     LATEST.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     LATEST.with_suffix(".md").write_text(markdown(result), encoding="utf-8")
     LATEST.with_suffix(".svg").write_text(picture(result["findings"]), encoding="utf-8")
+    for finding in _plotted(result):
+        LATEST.with_name(f"{finding['key']}.svg").write_text(lines.picture(finding["plot"]), encoding="utf-8")
 
 
 def markdown(result: Result) -> str:
     """The table for people, with what it was measured on."""
     where = result["machine"]
-    lines = [
+    parts = [
         "# Benchmarks",
         "",
         f"Measured {result['date']} on {where['cpu']}, Linux {where['kernel']}, Python {where['python']}, pools on "
@@ -71,13 +74,18 @@ def markdown(result: Result) -> str:
         "| | value | bound | | measured | floor |",
         "|---|---:|---|---|---|---|",
     ]
-    lines += [
+    parts += [
         f"| {f['title']} | {_number(f)} | {f['bound']} | {'met' if f['met'] else '**missed**'} "
         f"| {f['subject']} | {f['floor']} |"
         for f in result["findings"]
     ]
     notes = [f"- {f['title']}: {f['note']}" for f in result["findings"] if f["note"]]
-    return "\n".join(lines + (["", *notes] if notes else [])) + "\n"
+    parts += ["", *notes] if notes else []
+    for finding in _plotted(result):
+        plot = finding["plot"]
+        parts += ["", f"## {plot['title']}", "", f"![{plot['title']}]({finding['key']}.svg)", "", *lines.points(plot)]
+        parts += ["", f"Measured {plot['how']}."]
+    return "\n".join(parts) + "\n"
 
 
 def table(findings: Findings, committed: Result) -> list[str]:
@@ -130,6 +138,10 @@ def picture(findings: Sequence[Mapping[str, Any]]) -> str:
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _plotted(result: Result) -> list[Mapping[str, Any]]:
+    return [finding for finding in result["findings"] if finding.get("plot")]
 
 
 def _number(finding: Mapping[str, Any]) -> str:
