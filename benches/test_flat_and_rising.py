@@ -6,7 +6,6 @@ the layout extents knows its free extents from memory, and commits some rows of 
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import time
@@ -18,8 +17,8 @@ import pytest
 from populated import populate
 from volume_group import lvm
 
-from backends.loop.database import PoolDatabase
-from backends.loop.records import RunRecord
+from backends.loop.database import PoolDatabase, Row
+from backends.loop.records import VolumeRecord, dump, now_us, row_of
 from benches.driver import MIB, Driver
 from benches.lines import short
 from benches.ratios import Bound, Findings
@@ -45,23 +44,22 @@ TAGS = [f"--addtag=csi.{name}=some-value-of-a-volume" for name in ("name", "made
 def fill(pool: Path, volumes: int) -> None:
     """Make a pool of ``volumes`` volumes, by the rows that CreateVolume would have written."""
     chosen = random.Random(volumes)
-    rows, runs, begin = [], [], 0
+    recorded, now = dump({"provisioning": "thick"}), now_us()
+    rows, begin = [], 0
     for number in range(volumes):
         size_mib = chosen.randrange(1, 2 << chosen.randrange(LARGEST_MIB.bit_length()))
+        size_bytes = size_mib * MIB
         begin += size_mib * (number % GAP_EVERY == 0)
         key = f"v-{chosen.getrandbits(80):020x}"
-        recorded = json.dumps({"provisioning": "thick"})
-        size_bytes = size_mib * MIB
-        rows.append((key, f"pvc-{key}", "promised", size_bytes, 1, size_bytes, "", "", "", recorded, time.time_ns() // 1000))
-        runs.append((key, 0, *RunRecord(0, begin, size_mib)))
+        record = VolumeRecord(
+            key, f"pvc-{key}", "promised", size_bytes, True, size_bytes, "", "", "", recorded, now + number
+        )
+        rows += [row_of(record), Row("run", (key, 0, 0, begin, size_mib))]
         begin += size_mib
     make_pool(pool, begin + SPARE_EXTENTS)
     database = PoolDatabase(pool / "pool.db")
-    try:
-        database.write(lambda c: c.executemany("INSERT INTO volume VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows))
-        database.write(lambda c: c.executemany("INSERT INTO run VALUES (?, ?, ?, ?, ?)", runs))
-    finally:
-        database.close()
+    database.insert(rows)
+    database.close()
 
 
 @pytest.fixture(scope="module")
