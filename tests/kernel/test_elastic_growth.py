@@ -1,4 +1,4 @@
-"""Elastic volumes where root may grow a mounted ext4, on a loop device and over device-mapper."""
+"""Elastic volumes where root may grow a mounted ext4, on a loop device and over device-mapper; and XFS over that."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,25 @@ from .packed import EXT4, MIB, Packed, holes
 
 pytestmark = pytest.mark.needs_root
 
-POOL_BYTES = 401 * MIB
-CLAIMED_BYTES = 200 * MIB
-INITIAL_BYTES = 40 * MIB
-WRITTEN_BYTES = 160 * MIB
+MKFS = {"ext4": ("mkfs.ext4", "-q", "-F", "-E", "nodiscard"), "xfs": ("mkfs.xfs", "-q", "-f", "-K")}
+CHECK = {"ext4": ("e2fsck", "-f", "-n"), "xfs": ("xfs_repair", "-n")}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a pool, and of what is in it; XFS is never smaller than 300 MiB."""
+
+    pool_bytes: int
+    claimed_bytes: int
+    initial_bytes: int
+    written_bytes: int
+    hole_bytes: int
+
+
+SIZES = {
+    "ext4": Sizes(401 * MIB, 200 * MIB, 40 * MIB, 160 * MIB, 50 * MIB),
+    "xfs": Sizes(1201 * MIB, 540 * MIB, 304 * MIB, 440 * MIB, 150 * MIB),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +48,15 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "_AHEAD_S", 0.0)
 
 
-@pytest.fixture
-def disk(scratch_disks: tuple[Path, ...]) -> Iterator[Path]:
+@contextmanager
+def disk(whole: Path, size_bytes: int) -> Iterator[Path]:
     """A piece of a disk, as a block device of its own."""
-    pieces = [dm.Piece(scratch_disks[0].stat().st_rdev, 0, POOL_BYTES)]
+    pieces = [dm.Piece(whole.stat().st_rdev, 0, size_bytes)]
     device = dm.create("elastic-disk", "test-elastic-disk", pieces, read_only=False)
-    yield device.node
-    dm.remove("test-elastic-disk")
+    try:
+        yield device.node
+    finally:
+        dm.remove("test-elastic-disk")
 
 
 @contextmanager
@@ -50,12 +68,12 @@ def mounted(packed: Packed, volume: Volume) -> Iterator[Path]:
     packed.backend.detach_volume(volume.handle)
 
 
-def grows_ahead_of_its_writer(packed: Packed, volume: Volume) -> None:
+def grows_ahead_of_its_writer(packed: Packed, volume: Volume, fs_type: str) -> None:
     """A writer crosses several growths, sees none of them, and what it wrote is there after a new mount."""
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "nodiscard", str(packed.attach(volume, EXT4))], check=True)
+    subprocess.run([*MKFS[fs_type], str(packed.attach(volume, EXT4))], check=True)
     written, sizes = hashlib.sha256(), set()
     with mounted(packed, volume) as path, (path / "data").open("wb", buffering=0) as file:
-        for number in range(WRITTEN_BYTES // MIB):
+        for number in range(SIZES[fs_type].written_bytes // MIB):
             block = os.urandom(MIB)
             taken_bytes = file.write(block)
             assert taken_bytes == MIB, f"megabyte {number} was not taken whole"
@@ -65,8 +83,8 @@ def grows_ahead_of_its_writer(packed: Packed, volume: Volume) -> None:
             sizes.add(os.statvfs(path).f_blocks)
     assert len(sizes) > 3, "it grew several times while it was written to"
     assert not list(packed.backend.diagnose())
-    checked = subprocess.run(["e2fsck", "-f", "-n", str(packed.attach(volume, EXT4))], capture_output=True, check=False)
-    assert checked.returncode == 0, checked.stdout
+    checked = subprocess.run([*CHECK[fs_type], str(packed.attach(volume, EXT4))], capture_output=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
     with mounted(packed, volume) as path:
         assert hashlib.sha256((path / "data").read_bytes()).digest() == written.digest()
 
@@ -74,24 +92,28 @@ def grows_ahead_of_its_writer(packed: Packed, volume: Volume) -> None:
 @pytest.mark.needs_kernel("ext4-growth")
 def test_ext4_on_a_loop_device(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dm, "available", lambda: False)
-    packed = Packed(host, [SegmentOptions(path=host / "segment", size=POOL_BYTES)])
+    sizes = SIZES["ext4"]
+    packed = Packed(host, [SegmentOptions(path=host / "segment", size=sizes.pool_bytes)])
     try:
-        volume = packed.create_elastic("db", CLAIMED_BYTES, INITIAL_BYTES)
+        volume = packed.create_elastic("db", sizes.claimed_bytes, sizes.initial_bytes)
         assert packed.attach(volume, EXT4).name.startswith("loop")
-        grows_ahead_of_its_writer(packed, volume)
+        grows_ahead_of_its_writer(packed, volume, "ext4")
         assert packed.runs(volume) == 1
     finally:
         packed.close()
 
 
 @pytest.mark.needs_kernel("device-mapper")
-def test_ext4_over_pieces_of_a_block_device(host: Path, disk: Path) -> None:
-    packed = Packed(host, [SegmentOptions(path=disk)])
-    try:
-        holes(packed, 50 * MIB)
-        volume = packed.create_elastic("db", CLAIMED_BYTES, INITIAL_BYTES)
-        assert packed.attach(volume, EXT4).name.startswith("dm-")
-        grows_ahead_of_its_writer(packed, volume)
-        assert packed.runs(volume) > 3, "it took every hole"
-    finally:
-        packed.close()
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+def test_over_pieces_of_a_block_device(host: Path, scratch_disks: tuple[Path, ...], fs_type: str) -> None:
+    sizes = SIZES[fs_type]
+    with disk(scratch_disks[0], sizes.pool_bytes) as segment:
+        packed = Packed(host, [SegmentOptions(path=segment)])
+        try:
+            holes(packed, sizes.hole_bytes)
+            volume = packed.create_elastic("db", sizes.claimed_bytes, sizes.initial_bytes)
+            assert packed.attach(volume, EXT4).name.startswith("dm-")
+            grows_ahead_of_its_writer(packed, volume, fs_type)
+            assert packed.runs(volume) > 3, "it took every hole"
+        finally:
+            packed.close()
