@@ -104,20 +104,22 @@ def _plugin(facts: _Facts) -> dict[str, bool]:
 
 
 def _controller(facts: _Facts) -> dict[str, bool]:
+    # The attacher has no mode for one node: a node-local volume is made usable by NodeStageVolume alone.
+    published = facts.implement("publish_volume") and not facts.local
     mutable = any("modify_volume" in b.hooks and b.description.mutable.model_fields for b in facts.backends)
     return {
         "CREATE_DELETE_VOLUME": True,
         "LIST_VOLUMES": True,
         "GET_VOLUME": True,
-        "PUBLISH_UNPUBLISH_VOLUME": facts.implement("publish_volume"),
-        "PUBLISH_READONLY": facts.implement("publish_volume"),
-        "LIST_VOLUMES_PUBLISHED_NODES": facts.implement("publish_volume"),
+        "PUBLISH_UNPUBLISH_VOLUME": published,
+        "PUBLISH_READONLY": published,
+        "LIST_VOLUMES_PUBLISHED_NODES": published,
         "GET_CAPACITY": facts.implement("get_capacity"),
         "CREATE_DELETE_SNAPSHOT": facts.implement("create_snapshot"),
         "GET_SNAPSHOT": facts.implement("get_snapshot"),
         "LIST_SNAPSHOTS": facts.implement("list_snapshots"),
         "CLONE_VOLUME": any(SourceKind.VOLUME in b.description.sources for b in facts.backends),
-        # The resizer has no node mode: for node-local volumes kubelet calls NodeExpandVolume alone.
+        # The resizer has none: for node-local volumes kubelet calls NodeExpandVolume alone.
         "EXPAND_VOLUME": facts.implement("expand_volume") and not facts.local,
         "MODIFY_VOLUME": mutable,
         "SINGLE_NODE_MULTI_WRITER": facts.tell_writers_apart,

@@ -222,6 +222,9 @@ class BackendSpec:
     def publish_volume(self, request: PublishRequest) -> dict[str, str]:
         """Let a node reach the volume; answer the ``publish_context`` (CSI "ControllerPublishVolume").
 
+        Called for network volumes only: Kubernetes has no attacher for each node, so a node-local backend does in
+        ``attach_volume`` what there is to do.
+
         Raises:
             NotFound: no such volume or node.
             AlreadyExists: published there with other arguments.

@@ -61,6 +61,11 @@ def test_the_smallest_backend(caps):
             {},
             {"controller": {"PUBLISH_UNPUBLISH_VOLUME", "PUBLISH_READONLY", "LIST_VOLUMES_PUBLISHED_NODES"}},
         ),
+        (
+            {"publish_volume", "unpublish_volume"},
+            {"reach": Reach.NODE_LOCAL},
+            {"plugin": {"VOLUME_ACCESSIBILITY_CONSTRAINTS"}},
+        ),
         (SNAPSHOTS, {}, {"controller": {"CREATE_DELETE_SNAPSHOT", "GET_SNAPSHOT"}}),
         (
             SNAPSHOTS | {"list_snapshots"},
