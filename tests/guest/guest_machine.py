@@ -64,13 +64,15 @@ class Guest:
         self.directory = Path(tempfile.mkdtemp(prefix=f"csi-core-guest-{name}-", dir="/var/tmp"))
         self._process: subprocess.Popen[bytes] | None = None
 
-    def boot(self, argv: Sequence[str], working_directory: Path, environment: Mapping[str, str]) -> None:
+    def boot(self, argv: Sequence[str], working_directory: Path, environment: Mapping[str, str], cpu: int) -> None:
         """Start the guest, which runs ``argv`` and ends.
 
         Args:
             argv: a command, of this machine's files.
             working_directory: where it starts.
             environment: on top of this process's own.
+            cpu: where it runs. Its kernel and its programs are processes that hand over to each other at every system
+                call and page fault; between two CPUs a handover takes several times as long.
         """
         variables = {
             **{name: value for name, value in os.environ.items() if name not in HOST_ONLY},
@@ -90,7 +92,10 @@ class Guest:
         with (self.directory / "console").open("wb") as console:
             self._process = subprocess.Popen(
                 # Should this process be killed, its guests are, too.
-                ["setpriv", "--pdeathsig", "KILL", "--", *self._command_line(working_directory)],
+                [
+                    *("setpriv", "--pdeathsig", "KILL", "--", "taskset", "--cpu-list", str(cpu)),
+                    *self._command_line(working_directory),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import queue
 import sys
 import threading
 import time
@@ -128,30 +129,31 @@ class Group:
 
     # -- in a thread ---------------------------------------------------------------------------------
 
-    def run(self, slots: threading.Semaphore, before_boot: Callable[[Sequence[pytest.Item]], None]) -> None:
-        """Wait for a slot, boot, wait for the end or a hang."""
-        with slots:
-            try:
-                if not self._stopped.is_set():
-                    before_boot(self.items)
-                    self._boot_until_done(float(os.environ.get(SILENCE_VARIABLE, SILENCE_S)))
-            except Exception as error:
-                self._why = f"the guest was not booted: {error!r}"
-            finally:
-                self._guest.kill()
-                self._ended.set()
+    def run(self, cpus: queue.SimpleQueue[int], before_boot: Callable[[Sequence[pytest.Item]], None]) -> None:
+        """Wait for a CPU, boot, wait for the end or a hang."""
+        cpu = cpus.get()
+        try:
+            if not self._stopped.is_set():
+                before_boot(self.items)
+                self._boot_until_done(cpu, float(os.environ.get(SILENCE_VARIABLE, SILENCE_S)))
+        except Exception as error:
+            self._why = f"the guest was not booted: {error!r}"
+        finally:
+            self._guest.kill()
+            self._ended.set()
+            cpus.put(cpu)
 
-    def _boot_until_done(self, silence_s: float) -> None:
+    def _boot_until_done(self, cpu: int, silence_s: float) -> None:
         """Boot; and where the guest's own kernel panics, go on in a new one, with what was running once more."""
         panics: Counter[str] = Counter()
-        while self._watch_one(silence_s) and panics.total() < PANICS:
+        while self._watch_one(cpu, silence_s) and panics.total() < PANICS:
             begun, done = self._progress()
             panics[begun] += 1
             self._wanted = [item for item in self._wanted if item.nodeid not in done and panics[item.nodeid] < 2]
             self._guest.kill()
 
-    def _watch_one(self, silence_s: float) -> bool:
-        self._boot()
+    def _watch_one(self, cpu: int, silence_s: float) -> bool:
+        self._boot(cpu)
         return self._watch(silence_s)
 
     def _progress(self) -> tuple[str, set[str]]:
@@ -165,7 +167,7 @@ class Group:
                 done.add(line["report"]["nodeid"])
         return begun, done
 
-    def _boot(self) -> None:
+    def _boot(self, cpu: int) -> None:
         # As JSON and not as arguments: an id may hold anything, what ends a line included.
         wanted = self._guest.directory / "items"
         wanted.write_text(json.dumps([item.nodeid for item in self._wanted]), encoding="utf-8")
@@ -178,7 +180,7 @@ class Group:
             REPORTS_VARIABLE: str(self._reports),
             "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",
         }
-        self._guest.boot(argv, self._config.rootpath, environment)
+        self._guest.boot(argv, self._config.rootpath, environment, cpu)
 
     def _watch(self, silence_s: float) -> bool:
         """Until it ends, hangs or panics; answer whether it panicked."""
@@ -271,8 +273,11 @@ class Guests:
         self._group_of_id: dict[str, Group] = {}
         self._waiting = False
         # One CPU is left to the tests that run here, until there is nothing to do here but wait for guests.
-        self._slots = threading.Semaphore(max(1, (os.cpu_count() or 1) - 1) if beside else 0)
-        self._more_slots = 1
+        first, *others = sorted(os.sched_getaffinity(0))
+        beside_cpus, self._later_cpus = (others or [first], [first] if others else []) if beside else ([], [first])
+        self._cpus: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for cpu in beside_cpus:
+            self._cpus.put(cpu)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if session.config.option.collectonly:
@@ -281,7 +286,7 @@ class Guests:
         for name, members in sorted(self._grouped(session.items), key=lambda group: -len(group[1])):
             group = self._groups[name] = Group(name, self._config, members)
             self._group_of_id.update((item.nodeid, group) for item in members)
-            arguments = (self._slots, self._before_boot)
+            arguments = (self._cpus, self._before_boot)
             threading.Thread(target=group.run, args=arguments, name=f"guest-{name}", daemon=True).start()
 
     def _grouped(self, items: Sequence[pytest.Item]) -> Iterator[tuple[str, list[pytest.Item]]]:
@@ -308,7 +313,8 @@ class Guests:
             return None
         if not self._waiting:
             self._waiting = True
-            self._slots.release(self._more_slots)
+            for cpu in self._later_cpus:
+                self._cpus.put(cpu)
         faulthandler.cancel_dump_traceback_later()  # one that runs in a guest may not have begun; _watch sees a hang
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in group.reports_of(item):
