@@ -5,10 +5,11 @@ Checked once, after ``start``: a promise the backend cannot keep is found here, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import enum
+from collections.abc import Iterable, Iterator, Set
 
 from csi_core.errors import PluginError
-from csi_core.model import AccessMode, Description, SourceKind
+from csi_core.model import AccessMode, Description, Reach, SourceKind, VolumeMode
 from csi_core.parameters import Parameters
 
 __all__ = ["check_declarations"]
@@ -47,7 +48,9 @@ def check_declarations(name: str, hooks: frozenset[str], description: object) ->
         raise PluginError(
             f"backend {name!r}: describe answered {type(description).__name__}, not a csi_core.model.Description"
         )
-    problems = [*_hooks_apart(hooks), *_promises(hooks, description), *_values(description)]
+    # Of a value of another kind, such as "node-local" for Reach.NODE_LOCAL, nothing more can be said.
+    problems = list(_kinds(description))
+    problems = problems or [*_hooks_apart(hooks), *_promises(hooks, description), *_values(description)]
     if problems:
         raise PluginError(f"backend {name!r}: " + "; ".join(problems))
     return description
@@ -75,6 +78,30 @@ def _promises(hooks: frozenset[str], description: Description) -> Iterator[str]:
         yield "mutable parameters are declared, and modify_volume is not implemented"
     if _has_keys(description.snapshot_parameters) and "create_snapshot" not in hooks:
         yield "snapshot parameters are declared, and create_snapshot is not implemented"
+
+
+def _kinds(description: Description) -> Iterator[str]:
+    given: list[tuple[str, type[enum.Enum], Iterable[object]]] = [
+        ("reach", Reach, [description.reach]),
+        ("access", VolumeMode, description.access),
+        *((f"access[{getattr(mode, 'value', mode)}]", AccessMode, modes) for mode, modes in description.access.items()),
+        ("sources", SourceKind, description.sources),
+    ]
+    for field, kind, values in given:
+        if kind in (AccessMode, SourceKind) and not isinstance(values, Set):
+            yield f"{field} is {values!r}; it is a frozenset of csi_core.model.{kind.__name__}"
+            continue
+        for value in values:
+            if not isinstance(value, kind):
+                yield f"{field} has {value!r}, which is no csi_core.model.{kind.__name__}{_member(kind, value)}"
+    if isinstance(description.filesystems, str):
+        yield f"filesystems is {description.filesystems!r}; write ({description.filesystems!r},)"
+
+
+def _member(kind: type[enum.Enum], value: object) -> str:
+    """``"; write Reach.NODE_LOCAL"`` where ``value`` is the value of a member instead of the member."""
+    meant = next((member for member in kind if member.value == value), None)
+    return f"; write {kind.__name__}.{meant.name}" if meant else ""
 
 
 def _values(description: Description) -> Iterator[str]:

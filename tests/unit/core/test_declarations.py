@@ -105,6 +105,30 @@ def test_values_that_make_no_sense(refusal, declared, said):
     assert said in refusal(**declared)
 
 
+WRITER = AccessMode.SINGLE_NODE_WRITER
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ({"reach": "node-local"}, "reach has 'node-local', which is no csi_core.model.Reach; write Reach.NODE_LOCAL"),
+        ({"reach": "local"}, "reach has 'local', which is no csi_core.model.Reach"),
+        (
+            {"access": {"block": {WRITER}}},
+            "access has 'block', which is no csi_core.model.VolumeMode; write VolumeMode",
+        ),
+        ({"access": {FILESYSTEM: {"rwo"}}}, "access[filesystem] has 'rwo', which is no csi_core.model.AccessMode"),
+        ({"access": {FILESYSTEM: [WRITER]}}, "it is a frozenset of csi_core.model.AccessMode"),
+        ({"sources": (SourceKind.VOLUME,)}, "it is a frozenset of csi_core.model.SourceKind"),
+        ({"sources": {"snapshot"}}, "write SourceKind.SNAPSHOT"),
+        ({"filesystems": "ext4"}, "filesystems is 'ext4'; write ('ext4',)"),
+    ],
+)
+def test_values_of_another_kind_are_not_taken_for_something_else(refusal, declared, said):
+    """Compared by identity, a string would be neither node-local nor any access mode, and nobody would notice."""
+    assert said in refusal(**declared)
+
+
 def test_telling_writers_apart_needs_both_modes(refusal, accepted):
     """With the capability Kubernetes never asks for SINGLE_NODE_WRITER: every ReadWriteOnce claim would be refused."""
     only = {FILESYSTEM: frozenset({AccessMode.SINGLE_NODE_WRITER, AccessMode.SINGLE_NODE_SINGLE_WRITER})}
