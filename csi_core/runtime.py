@@ -164,11 +164,11 @@ def load_backend(name: str, section: BackendConfig) -> Backend:
 
 @contextmanager
 def _under(where: str) -> Iterator[None]:
-    """Name the section of the configuration in a refusal of its options."""
+    """Name the section of the configuration in a refusal of what is made from it."""
     try:
         yield
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    except (ConfigError, PluginError) as error:
+        raise type(error)(f"{where}: {error}") from error
 
 
 def _start(backend: Backend, host: _Host) -> Description:
