@@ -36,6 +36,10 @@ _LOG_BYTES: Final = (_CHECKPOINT_PAGES + 500) * 4120
 """What the log needs until it is moved to the file and begun anew, with room for large last commits."""
 _GROWTH_BYTES: Final = 4 << 20
 _ROWS_A_STATEMENT: Final = 64
+_GATHERED: Final = 16
+"""A commit waits for no more operations than this; what has queued already is taken all the same."""
+_GATHER_S: Final = 0.01
+"""And no longer than this: 32 clients of a busy server bring as many in that time."""
 
 
 class Row(NamedTuple):
@@ -52,7 +56,7 @@ class _Operation(Generic[T]):
         self.work = work
         self.rows = rows
         self.turn = threading.Lock()
-        """Held until the operation is committed, or ``leads``: is to commit what is queued."""
+        """Let go of when the operation is committed, when it is to lead, and when a leader need not wait for more."""
         self.turn.acquire()
         self.leads = False
         self.error: Exception | None = None
@@ -63,8 +67,9 @@ class PoolDatabase:
     """One pool's records. Safe to call from any thread.
 
     Writers queue; one of them leads: it runs all that is queued in one transaction, pays one fsync for all of them,
-    hands the lead to the first that has queued meanwhile, and wakes the others side by side. Alone, a caller commits in
-    its own thread at once. Readers have connections of their own and never wait for a commit.
+    hands the lead to the first that has queued meanwhile, and wakes the others side by side. Where the last commits
+    served many, the next one waits a moment for as many. Alone, a caller commits in its own thread at once. Readers
+    have connections of their own and never wait for a commit.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,6 +84,8 @@ class PoolDatabase:
         self._queue: deque[_Operation[Any]] = deque()
         self._queue_mutex = threading.Lock()
         self._led = False
+        self._wanted = 1
+        self._gathering: _Operation[Any] | None = None
         self._readers: deque[sqlite3.Connection] = deque()
         if not path.exists():
             path.touch(mode=0o600)  # SQLite gives its log the mode of the database: names of claims are for root alone
@@ -120,6 +127,9 @@ class PoolDatabase:
         with self._queue_mutex:
             self._queue.append(operation)
             operation.leads, self._led = not self._led, True
+            if self._gathering and len(self._queue) >= self._wanted:
+                self._gathering.turn.release()
+                self._gathering = None
         if not operation.leads:
             operation.turn.acquire()
         if operation.leads:
@@ -185,9 +195,7 @@ class PoolDatabase:
             _log.warning("no space can be set aside for pool.db; deleting may fail when full", path=str(self._path))
 
     def _lead(self, leader: _Operation[Any]) -> None:
-        with self._queue_mutex:
-            batch = list(self._queue)
-            self._queue.clear()
+        batch = self._gathered(leader)
         try:
             self._commit(batch)
         finally:
@@ -201,6 +209,21 @@ class PoolDatabase:
             for operation in batch:
                 if operation is not leader:
                     operation.turn.release()
+
+    def _gathered(self, leader: _Operation[Any]) -> list[_Operation[Any]]:
+        """What is queued; where commits serve many, also what comes in a moment: that costs no more."""
+        with self._queue_mutex:
+            waits = len(self._queue) < self._wanted
+            self._gathering = leader if waits else None
+        if waits:
+            leader.turn.acquire(timeout=_GATHER_S)
+        with self._queue_mutex:
+            self._gathering = None
+            batch = list(self._queue)
+            self._queue.clear()
+            # Halved where they did not come: a caller that is alone again has waited four times.
+            self._wanted = min(_GATHERED, max(len(batch), self._wanted // 2))
+        return batch
 
     def _commit(self, batch: Sequence[_Operation[Any]]) -> None:
         try:
@@ -216,17 +239,31 @@ class PoolDatabase:
 
     def _commit_together(self, batch: Sequence[_Operation[Any]]) -> bool:
         """The common case: no operation raises. Savepoints would let other threads in between, twice an operation."""
+        inserts = list(_inserts(row for operation in batch for row in operation.rows))
+        if len(inserts) == 1 and not any(operation.work for operation in batch):
+            return self._commit_statement(*inserts[0])
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             for operation in batch:
                 if operation.work:
                     operation.result = operation.work(self._writer)
-            self._insert(row for operation in batch for row in operation.rows)
+            for insert in inserts:
+                self._writer.execute(*insert)
         except Exception:
             if self._writer.in_transaction:  # after some errors SQLite has undone everything by itself
                 self._writer.execute("ROLLBACK")
             return False
         self._end()
+        return True
+
+    def _commit_statement(self, statement: str, values: Sequence[object]) -> bool:
+        """A transaction of one statement is that statement: other threads are let in between once, not three times."""
+        fault("loop.database.before_commit")
+        try:
+            self._writer.execute(statement, values)
+        except sqlite3.IntegrityError:
+            return False
+        fault("loop.database.after_commit")
         return True
 
     def _commit_apart(self, batch: Sequence[_Operation[Any]]) -> None:
@@ -237,23 +274,14 @@ class PoolDatabase:
             try:
                 if operation.work:
                     operation.result = operation.work(self._writer)
-                self._insert(operation.rows)
+                for insert in _inserts(operation.rows):
+                    self._writer.execute(*insert)
             except Exception as error:
                 operation.error = self._explain(error)
                 # Where SQLite has rolled back everything by itself this fails in turn, and so does the whole batch.
                 self._writer.execute("ROLLBACK TO operation")
             self._writer.execute("RELEASE operation")
         self._end()
-
-    def _insert(self, rows: Iterable[Row]) -> None:
-        tables: dict[str, list[tuple[object, ...]]] = {}
-        for row in rows:
-            tables.setdefault(row.into, []).append(row.values)
-        for into, values in tables.items():
-            for first in range(0, len(values), _ROWS_A_STATEMENT):
-                part = values[first : first + _ROWS_A_STATEMENT]
-                statement = _insertion(into, len(part[0]), len(part))
-                self._writer.execute(statement, tuple(chain.from_iterable(part)))
 
     def _end(self) -> None:
         fault("loop.database.before_commit")
@@ -299,6 +327,17 @@ class PoolDatabase:
         except sqlite3.Error as error:
             raise self._explain(error) from error
         return connection
+
+
+def _inserts(rows: Iterable[Row]) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """The fewest statements that insert all of them, with their values."""
+    tables: dict[str, list[tuple[object, ...]]] = {}
+    for row in rows:
+        tables.setdefault(row.into, []).append(row.values)
+    for into, values in tables.items():
+        for first in range(0, len(values), _ROWS_A_STATEMENT):
+            part = values[first : first + _ROWS_A_STATEMENT]
+            yield _insertion(into, len(part[0]), len(part)), tuple(chain.from_iterable(part))
 
 
 @lru_cache

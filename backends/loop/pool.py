@@ -148,17 +148,13 @@ class Pool:
         """What a volume of this size takes from the capacity, in bytes."""
         return self.ledger.charge(thin=not thick, size_bytes=self.layout.rounded(size_bytes))
 
-    @contextmanager
-    def placed(self, key: str, size_bytes: int, present_bytes: int) -> Iterator[Placement]:
+    def placed(self, key: str, size_bytes: int, present_bytes: int) -> AbstractContextManager[Placement]:
         """Take room for something new; see :meth:`backends.loop.layout.Layout.placed`."""
-        with self._room(lambda: self.layout.placed(key, size_bytes, present_bytes)) as placement:
-            yield placement
+        return self._room(lambda: self.layout.placed(key, size_bytes, present_bytes))
 
-    @contextmanager
-    def extended(self, record: VolumeRecord, size_bytes: int) -> Iterator[Placement]:
+    def extended(self, record: VolumeRecord, size_bytes: int) -> AbstractContextManager[Placement]:
         """Take the room that a volume needs to grow; see :meth:`backends.loop.layout.Layout.extended`."""
-        with self._room(lambda: self.layout.extended(record, size_bytes)) as placement:
-            yield placement
+        return self._room(lambda: self.layout.extended(record, size_bytes))
 
     def discard(self, *keys: str) -> None:
         """Forget volumes, snapshots and groups, durably; their images are freed, and their charge with them, soon."""

@@ -175,7 +175,7 @@ def now_us() -> int:
 
 def dump(recorded: Mapping[str, str]) -> str:
     """Recorded parameters as JSON."""
-    return json.dumps(dict(recorded), sort_keys=True, ensure_ascii=False) if recorded else "{}"
+    return _dumped(tuple(sorted(recorded.items())))
 
 
 class Records:
@@ -315,6 +315,11 @@ class Records:
             return forgotten
 
         return self._database.write(work)
+
+
+@lru_cache(maxsize=256)
+def _dumped(recorded: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps(dict(recorded), ensure_ascii=False)
 
 
 @lru_cache(maxsize=256)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from backends.loop import database as database_module
 from backends.loop.database import PoolDatabase, Row
 from csi_core.errors import Busy, ConfigError, DataLoss, NoSpace, NotFound, Unavailable
 
@@ -97,6 +99,49 @@ def test_rows_of_callers_that_wait_are_inserted_by_one_statement(database: PoolD
     assert [future.result() for future in futures] == [None] * 101
     assert len(keys(database)) == 102
     assert len(inserts) == 2, "64 rows each at most"
+
+
+def commits(database: PoolDatabase) -> list[int]:
+    """How many operations each further commit serves; grows as they happen."""
+    served: list[int] = []
+    commit = database._commit
+
+    def counted(batch: Sequence[Any]) -> None:
+        served.append(len(batch))
+        commit(batch)
+
+    database._commit = counted  # type: ignore[method-assign]
+    return served
+
+
+def test_after_a_commit_that_served_many_the_next_waits_for_as_many(
+    database: PoolDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with queued(database) as submit:
+        for n in range(7):
+            submit(database.insert, [Row("trash", (f"first-{n}", n))])
+    monkeypatch.setattr(database_module, "_GATHER_S", 60)
+    served = commits(database)
+    with ThreadPoolExecutor(7) as threads:
+        list(threads.map(lambda n: database.insert([Row("trash", (f"second-{n}", n))]), range(7)))
+    assert served == [7]
+    assert len(keys(database)) == 14
+
+
+def test_a_caller_that_is_alone_again_soon_waits_for_nobody(
+    database: PoolDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with queued(database) as submit:
+        for n in range(40):
+            submit(database.insert, [Row("trash", (f"key-{n}", n))])
+    served = commits(database)
+    for n in range(4):
+        database.execute(PUT, (f"late-{n}", n))
+    monkeypatch.setattr(database_module, "_GATHER_S", 5)
+    begin_s = time.monotonic()
+    database.execute(PUT, ("alone", 1))
+    assert time.monotonic() - begin_s < 5
+    assert served == [1] * 5
 
 
 def test_a_row_whose_key_is_taken_hurts_no_other_of_its_batch(database: PoolDatabase) -> None:
