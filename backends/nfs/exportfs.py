@@ -2,7 +2,8 @@
 
 exportfs(8) keeps the table and flushes the kernel's caches. From then on a file handle of an export that is
 gone is answered ESTALE, also for a file that was open. Opens and locks of a client outlive that in the server's memory;
-they go when the client is expired.
+they go when the client is expired. To let a first client mount a path does without exportfs where that is safe
+(:mod:`backends.nfs.etab`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Final, Protocol
 
 import structlog
 
+from backends.nfs.etab import Table
 from csi_core.errors import CommandFailed, StorageFailure
 from csi_core.run import run
 
 __all__ = ["KernelServer", "Server", "same_address"]
 
 _log = structlog.get_logger(__name__)
-_ETAB: Final = Path("/var/lib/nfs/etab")
 _CONTROL: Final = Path("/proc/fs/nfsd")
 _TIMEOUT_S: Final = 30.0
 _ETAB_LINE: Final = re.compile(r"(\S+)\t([^\s(]+)\(([^)]*)\)")
@@ -49,12 +50,22 @@ class Server(Protocol):
     def revoke(self, path: Path, address: str) -> None:
         """End that, at once: the next request of that client about this path fails."""
 
+    def refresh(self) -> None:
+        """Have the table hold in the kernel too: a process that was killed may have changed one and not the other."""
+
     def expire(self, addresses: Collection[str]) -> None:
         """Take from these clients every open file, lock and delegation there is. They may have nothing else here."""
 
 
 class KernelServer:
-    """knfsd, through exportfs(8) and /proc/fs/nfsd."""
+    """knfsd, through exportfs(8) and /proc/fs/nfsd.
+
+    Args:
+        table: exportfs's.
+    """
+
+    def __init__(self, table: Table | None = None) -> None:
+        self._table = table or Table()
 
     def running(self) -> bool:
         """It has threads."""
@@ -67,27 +78,24 @@ class KernelServer:
         """The table that exportfs keeps and mountd reads."""
         return {
             (path, same_address(client)): "ro" in options.split(",")
-            for path, client, options in _ETAB_LINE.findall(_table())
+            for path, client, options in _ETAB_LINE.findall(self._table.text())
         }
 
     def clients(self, path: Path) -> dict[str, bool]:
-        """By search: to take apart a table of 1,000 entries costs as much as exportfs itself."""
-        found, table, wanted = {}, f"\n{_table()}", f"\n{path}\t"
-        at = table.find(wanted)
-        while at >= 0:
-            if line := _ETAB_LINE.match(table, at + 1):
-                found[same_address(line[2])] = "ro" in line[3].split(",")
-            at = table.find(wanted, at + 1)
-        return found
+        """From the same table."""
+        lines = map(_ETAB_LINE.match, self._table.lines(path))
+        return {same_address(line[2]): "ro" in line[3].split(",") for line in lines if line}
 
     def serves_beyond(self, root: Path) -> bool:
         """From the same table."""
         below = f"{root}/"
-        return any(line and not line.startswith(below) for line in _table().split("\n"))
+        return any(line and not line.startswith(below) for line in self._table.text().split("\n"))
 
     def grant(self, path: Path, address: str, options: str) -> None:
         """One entry. With -i nothing else is read: a file of exports.d that another call removes would be an error."""
-        self._exportfs("-i", "-o", options, f"{_bracketed(address)}:{path}")
+        if not self._table.append(path, address, options):
+            self._exportfs("-i", "-o", options, f"{_bracketed(address)}:{path}")
+            self._table.learn(path, address, options)
 
     def revoke(self, path: Path, address: str) -> None:
         """exportfs flushes the kernel's caches before it ends. One that is not exported is fine."""
@@ -98,6 +106,15 @@ class KernelServer:
                 raise
         if address in self.clients(path):
             raise StorageFailure(f"{path} is still exported to {address}; look at `exportfs -v`")
+
+    def refresh(self) -> None:
+        """Every client is asked for anew; nothing is cached where no server runs."""
+        if not self.running():
+            return
+        try:
+            self._table.flush()
+        except OSError:
+            self._exportfs("-f")
 
     def expire(self, addresses: Collection[str]) -> None:
         """Through ``clients/*/ctl``; waits for requests of theirs that are being served."""
@@ -115,13 +132,6 @@ class KernelServer:
 
     def _exportfs(self, *arguments: str) -> None:
         run(["exportfs", *arguments], timeout_s=_TIMEOUT_S, mutates=True)
-
-
-def _table() -> str:
-    try:
-        return _ETAB.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
 
 
 def same_address(text: str) -> str:

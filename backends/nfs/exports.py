@@ -80,6 +80,7 @@ class Exports:
             if self._text(record) != self._read(record.key):  # exported in another way than is configured now
                 self.change(record)
             self.let_in(record)
+        self._server.refresh()
 
     def stale(self, known: Mapping[str, Record]) -> list[tuple[Path, str]]:
         """What is exported below the root and stands in no record."""

@@ -196,6 +196,9 @@ class NoServer:
     def revoke(self, path: Path, address: str) -> None:
         """The administrator's affair."""
 
+    def refresh(self) -> None:
+        """The administrator's affair."""
+
     def expire(self, addresses: Collection[str]) -> None:
         """The administrator's affair."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,16 @@ class NfsCluster(Cluster):
             volume_id=volume_id, node_id=NODE, volume_capability=self.capability
         )
         self.server.controller.ControllerPublishVolume(request, timeout=CALL_S)
+
+    def mountable(self, volume_id: str) -> bool:
+        """Whether the server lets this machine mount the volume; it is asked with a mount by hand."""
+        context, path = self._contexts[volume_id], self.pod(volume_id).staging
+        what = f"{context['server']}:{context['share']}"
+        argv = ["mount", "-t", "nfs4", "-o", "vers=4.2,retry=0", what, str(path)]
+        if subprocess.run(argv, capture_output=True, check=False).returncode:
+            return False
+        command("umount", str(path))
+        return True
 
     def keep_out(self, volume_id: str) -> None:
         """ControllerUnpublishVolume."""

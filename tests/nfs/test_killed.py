@@ -52,6 +52,25 @@ class LetIn(Scenario):
         cluster.delete(self.volume_id)
 
 
+class LetInWithoutExportfs(LetIn):
+    """ControllerPublishVolume by a driver that has seen how exportfs writes an entry, to a node that was denied."""
+
+    name = "controller-publish-again"
+
+    def prepare(self, cluster: Cluster) -> None:
+        assert isinstance(cluster, NfsCluster)
+        self.first_id = cluster.create("first").volume_id
+        cluster.let_in(self.first_id)
+        super().prepare(cluster)
+        assert not cluster.mountable(self.volume_id)
+
+    def clean(self, cluster: Cluster) -> None:
+        assert isinstance(cluster, NfsCluster)
+        super().clean(cluster)
+        cluster.keep_out(self.first_id)
+        cluster.delete(self.first_id)
+
+
 class Stage(LetIn):
     """NodeStageVolume and NodePublishVolume."""
 
@@ -112,7 +131,18 @@ class Archive(WithPod):
         """What is archived stays; the world does not look for it."""
 
 
-SCENARIOS = (Create, LetIn, Stage, KeepOut, Expand, Snapshot, CreateFromSnapshot, DeleteSnapshot, Delete)
+SCENARIOS = (
+    Create,
+    LetIn,
+    LetInWithoutExportfs,
+    Stage,
+    KeepOut,
+    Expand,
+    Snapshot,
+    CreateFromSnapshot,
+    DeleteSnapshot,
+    Delete,
+)
 OF_A_SHARE = (Create, CreateFromSnapshot, Delete, Archive)
 """What mode share does in another way; all else is the code of mode export."""
 

@@ -24,6 +24,7 @@ class FakeServer:
         self.options: dict[tuple[str, str], str] = {}
         self.expired: list[set[str]] = []
         self.calls: list[str] = []
+        self.refreshed = 0
 
     def running(self) -> bool:
         return self.up
@@ -45,6 +46,9 @@ class FakeServer:
     def revoke(self, path: Path, address: str) -> None:
         self.calls.append(f"revoke {path} {address}")
         self.table.pop((str(path), address), None)
+
+    def refresh(self) -> None:
+        self.refreshed += 1
 
     def expire(self, addresses: Collection[str]) -> None:
         self.expired.append(set(addresses))

@@ -36,8 +36,8 @@ from csi_core.testing.fault_points import fault_points
 FILESYSTEM = VolumeMode.FILESYSTEM
 RWX = VolumeCapability(FILESYSTEM, AccessMode.MULTI_NODE_MULTI_WRITER)
 REACHED: set[str] = set()
-KILLED_ELSEWHERE = {"nfs.share."}
-"""Steps of mode share."""
+KILLED_ELSEWHERE = {"nfs.share.", "nfs.etab."}
+"""Steps of mode share; and of the real server's table (test_etab.py, and tests/nfs)."""
 
 
 class FileServer(FakeServer):
