@@ -163,9 +163,21 @@ PACKED_ACTS: tuple[Callable[[Life], None], ...] = (
 """The same in the layout extents, where every copy is a full one and what was deleted is written over."""
 
 
-def made(pool: Path, layout: str) -> None:
-    """What an administrator does first; durable when it returns."""
+DISK_ACTS: tuple[Callable[[Life], None], ...] = (
+    lambda life: life.create("thick", "thick"),
+    lambda life: life.write("thick", 1),
+    lambda life: life.delete("thick"),
+    lambda life: life.create("next", "thick"),
+    lambda life: life.write("next", 2),
+)
+"""What a segment that is a disk does in another way: mapping, flushing, zeroing."""
+
+
+def made(pool: Path, layout: str, disk: Path | None = None) -> None:
+    """What an administrator does first; durable when it returns. Without a disk the segment is a file."""
     pool.mkdir()
+    if disk:
+        segment_of(pool).symlink_to(disk)
     if layout == "extents":
         database = PoolDatabase(pool / "pool.db")
         segment = SegmentOptions(path=segment_of(pool), size=SEGMENT_BYTES)

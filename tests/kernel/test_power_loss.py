@@ -1,11 +1,16 @@
-"""Power cuts at every flush while loop volumes are made, written to, grown, snapshotted, copied and deleted."""
+"""Power cuts at every flush while loop volumes are made, written to, grown, snapshotted, copied and deleted.
+
+On one disk, any flush makes durable what was written before it. So a packed pool has its segment on a second one, too:
+there, what pool.db says is durable must not run ahead of what it speaks of.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,13 +18,14 @@ import pytest
 from csi_core.testing.devices import unmount_below
 
 from . import lives
-from .write_log import Entry, Replay, branch, entries, logged, mark
+from .write_log import FLUSH, FUA, Entry, Replay, branch, dmsetup, entries, logged, mark
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_kernel("device-mapper")]
 
 DEVICE = "csi-power-loss"
 MIB = 1 << 20
 DISK_BYTES = 512 * MIB
+FILESYSTEM_BYTES = DISK_BYTES - lives.SEGMENT_BYTES
 MKFS = {"xfs": ("mkfs.xfs", "-q", "-K"), "ext4": ("mkfs.ext4", "-q", "-F", "-E", "nodiscard")}
 FORMATTED = "formatted"
 
@@ -34,27 +40,85 @@ def mounted(fs_type: str, device: Path, path: Path) -> Iterator[Path]:
         unmount_below(path)
 
 
-ACTS = {"images": lives.ACTS, "extents": lives.PACKED_ACTS}
-SIZES_BYTES = {"images": (16 * MIB, 24 * MIB), "extents": (2 * MIB, 3 * MIB)}
-"""Of a volume, and after it has grown. All that is free in a packed pool is read after each cut, so that is small."""
+@contextmanager
+def cut_in_two(device: Path) -> Iterator[tuple[Path, Path]]:
+    """A part of it for the filesystem with pool.db and a part for a segment, under the same names each time."""
+    parts = {f"{DEVICE}-filesystem": (0, FILESYSTEM_BYTES), f"{DEVICE}-segment": (FILESYSTEM_BYTES, DISK_BYTES)}
+    with ExitStack() as stack:
+        for name, (begin, end) in parts.items():
+            dmsetup("create", name, "--table", f"0 {(end - begin) // 512} linear {device} {begin // 512}")
+            stack.callback(dmsetup, "remove", "--retry", name)
+        filesystem, segment = (Path("/dev/mapper", name) for name in parts)
+        yield filesystem, segment
 
 
-def live(fs_type: str, layout: str, device: Path, path: Path) -> list[lives.Things]:
+@contextmanager
+def laid_out(case: Case, device: Path) -> Iterator[tuple[Path, Path | None]]:
+    """Where the filesystem is, and the segment if it is a disk."""
+    if case.on_disk:
+        with cut_in_two(device) as parts:
+            yield parts
+    else:
+        yield device, None
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is lived through, and on what; bytes of a volume, and after it has grown.
+
+    All that is free in a packed pool is read after each cut, so that is small.
+    """
+
+    fs_type: str
+    layout: str
+    acts: Sequence[Callable[[lives.Life], None]]
+    size_bytes: int
+    grown_bytes: int
+    on_disk: bool = False
+
+
+CASES = {
+    "xfs-images": Case("xfs", "images", lives.ACTS, 16 * MIB, 24 * MIB),
+    "ext4-images": Case("ext4", "images", lives.ACTS, 16 * MIB, 24 * MIB),
+    "xfs-extents": Case("xfs", "extents", lives.PACKED_ACTS, 2 * MIB, 3 * MIB),
+    "disk-extents": Case("xfs", "extents", lives.DISK_ACTS, 2 * MIB, 3 * MIB, on_disk=True),
+}
+
+
+def live(case: Case, device: Path, segment: Path | None, path: Path) -> list[lives.Things]:
     """Perform every act, with a mark in the log after each answer; what must be there after each."""
-    subprocess.run([*MKFS[fs_type], str(device)], check=True)
+    subprocess.run([*MKFS[case.fs_type], str(device)], check=True)
     answered = []
-    with mounted(fs_type, device, path) as pool:
-        lives.made(pool, layout)
+    with mounted(case.fs_type, device, path) as pool:
+        lives.made(pool, case.layout, segment)
         backend = lives.started(pool)
-        life = lives.Life(backend, *SIZES_BYTES[layout])
+        life = lives.Life(backend, case.size_bytes, case.grown_bytes)
         mark(DEVICE, FORMATTED)
         answered.append(dict(life.things))
-        for act in ACTS[layout]:
+        for act in case.acts:
             act(life)
             mark(DEVICE, f"answered-{len(answered)}")
             answered.append(dict(life.things))
         backend.stop()
     return answered
+
+
+class Caches:
+    """Each part of the disk as a disk of its own, which loses what was written to it since its own last flush."""
+
+    def __init__(self, replay: Replay, split_bytes: int) -> None:
+        self._replay = replay
+        self._split_bytes = split_bytes
+        self._held: tuple[list[Entry], list[Entry]] = ([], [])
+
+    def take(self, entry: Entry) -> None:
+        # A flush has an offset, too: that of the part that was told to.
+        held = self._held[entry.offset_bytes >= self._split_bytes]
+        held.append(entry)
+        if entry.flags & (FLUSH | FUA):
+            for durable in held:
+                self._replay.apply(durable)
+            held.clear()
 
 
 def moments(log: Path) -> Iterator[tuple[Entry, int | None]]:
@@ -88,27 +152,33 @@ def zero(disk: Path, size_bytes: int) -> None:
         os.fsync(file.fileno())
 
 
-@pytest.mark.parametrize(("fs_type", "layout"), [("xfs", "images"), ("ext4", "images"), ("xfs", "extents")])
+@pytest.mark.parametrize("name", CASES)
 def test_a_power_cut_at_any_flush_loses_nothing_that_was_answered(
-    fs_type: str, layout: str, disks: tuple[Path, ...], tmp_path: Path, record_property: Callable[[str, object], None]
+    name: str, disks: tuple[Path, ...], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    case = CASES[name]
     disk, log, replayed, spare = disks
-    with logged(disk, log, DISK_BYTES, DEVICE) as device:
-        answered = live(fs_type, layout, device, tmp_path)
+    with logged(disk, log, DISK_BYTES, DEVICE) as device, laid_out(case, device) as (filesystem, segment):
+        answered = live(case, filesystem, segment, tmp_path)
     replay = Replay(log, replayed)
+    caches = Caches(replay, FILESYSTEM_BYTES if case.on_disk else 0)
     cuts = 0
     for entry, answers in moments(log):
-        replay.apply(entry)
+        caches.take(entry)
         if answers is None:
             continue
         replay.sync()
         cuts += 1
-        with branch(replayed, spare, DISK_BYTES, f"{DEVICE}-cut") as device, mounted(fs_type, device, tmp_path) as pool:
+        with (
+            branch(replayed, spare, DISK_BYTES, f"{DEVICE}-cut") as device,
+            laid_out(case, device) as (filesystem, _),
+            mounted(case.fs_type, filesystem, tmp_path) as pool,
+        ):
             try:
                 lives.check(pool, answered[answers], answered[min(answers + 1, len(answered) - 1)])
             except BaseException as error:
                 error.add_note(f"power cut number {cuts}, after {answers} answers")
                 raise
     replay.close()
-    assert cuts > 2 * len(ACTS[layout]), "the log holds the flushes of every act"
-    record_property("detail", f"{layout} on {fs_type}: {cuts} power cuts")
+    assert cuts > 2 * len(case.acts), "the log holds the flushes of every act"
+    record_property("detail", f"{name}: {cuts} power cuts")
