@@ -19,11 +19,12 @@ import guest_plugin
 import pytest
 from guest_scratch import scratch_disks  # noqa: F401 - a fixture
 
-# Those whose tests mostly run in a guest come last: until then guests run beside the others.
 TIERS = (
     *("unit", "rust", "packaging", "conformance", "integration", "sanity", "crash", "deploy"),
     *("lvm", "nfs", "kernel"),
 )
+WAITING_TIERS = frozenset({"conformance", "crash"})
+"""They start servers and wait for them, and none watches the clock: in a run of everything they run beside the rest."""
 TESTS = Path(__file__).parent
 CAP_SYS_ADMIN = 1 << 21
 SHOWN_BYTES = 4096
@@ -111,7 +112,13 @@ def pytest_configure(config: pytest.Config) -> None:
         arguments = "(name)" if check.__code__.co_argcount else ""
         config.addinivalue_line("markers", f"{name}{arguments}: {check.__doc__}")
     config.stash[TALLY] = {}
-    guest_plugin.register(config, group_of=lambda item: tier_of(item.path), beside=True, before_boot=build_for)
+    guest_plugin.register(
+        config,
+        group_of=lambda item: tier_of(item.path),
+        beside=True,
+        before_boot=build_for,
+        waits=lambda item: everything(config) and tier_of(item.path) in WAITING_TIERS,
+    )
     # A shell's background job ignores Ctrl-C, and so would every process that the tests start and interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -213,7 +220,14 @@ def tier_of(path: Path) -> str:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {tier: number for number, tier in enumerate(TIERS)}
-    items.sort(key=lambda item: rank.get(tier_of(item.path), len(TIERS)))
+    # What runs here comes first: until that has ended, what runs elsewhere does so beside it.
+    items.sort(
+        key=lambda item: (
+            guest_plugin.runs_in_guest(item),
+            tier_of(item.path) in WAITING_TIERS,
+            rank.get(tier_of(item.path), len(TIERS)),
+        )
+    )
 
 
 class _Count:
@@ -239,11 +253,15 @@ def pytest_sessionstart(session: Session) -> None:
     session.config.pluginmanager.register(_Count(session.config), "tier-count")
 
 
+def everything(config: pytest.Config) -> bool:
+    """Whether no directory or test was named."""
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS
+
+
 def lost_tiers(config: pytest.Config) -> Iterable[str]:
     """Tiers of which not one test was found, in a run of everything."""
-    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     selected = config.getoption("keyword") or config.getoption("markexpr") or config.getoption("lf", default=False)
-    return [] if selected or not everything else [tier for tier in TIERS if tier not in config.stash[TALLY]]
+    return [] if selected or not everything(config) else [tier for tier in TIERS if tier not in config.stash[TALLY]]
 
 
 @pytest.hookimpl(trylast=True)

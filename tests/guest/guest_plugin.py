@@ -3,6 +3,7 @@
 One guest a group (a tier of the tests, or a part of one), booted in the background once the tests are collected. In it
 a second pytest runs the same node ids and writes each report as a line of JSON to a file; here the reports are replayed
 when it is the item's turn, so that counts, durations, ``-x`` and everything else see them as if the test had run here.
+Tests that mostly wait can run beside the others in the same way, in a second pytest on this machine.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import guest_features
 import pytest
+from beside_machine import Beside
 from guest_machine import Guest, lacks_guest
 
 __all__ = ["lacks_kernel", "register", "runs_in_guest"]
@@ -69,6 +71,7 @@ def register(
     group_of: Callable[[pytest.Item], str],
     beside: bool,
     before_boot: Callable[[Sequence[pytest.Item]], None] = lambda items: None,
+    waits: Callable[[pytest.Item], bool] = lambda item: False,
 ) -> None:
     """Make this pytest use guests, or write its reports for the host where it runs in one.
 
@@ -76,18 +79,20 @@ def register(
         group_of: the guest that an item runs in, by name.
         beside: whether guests run while other tests do; if not, from the first item that needs one.
         before_boot: builds what a guest's items need and cannot build in there; called in a thread.
+        waits: whether an item runs beside the others, in a pytest of its own.
     """
     if config.pluginmanager.has_plugin("guests"):
         return
-    if guest_features.in_guest():
-        reports, wanted = (Path(os.environ[name]) for name in (REPORTS_VARIABLE, ITEMS_VARIABLE))
+    if REPORTS_VARIABLE in os.environ:
+        # Not for a pytest that a test starts.
+        reports, wanted = (Path(os.environ.pop(name)) for name in (REPORTS_VARIABLE, ITEMS_VARIABLE))
         config.pluginmanager.register(Reporter(config, reports, wanted), "guests")
     else:
-        config.pluginmanager.register(Guests(config, group_of, beside, before_boot), "guests")
+        config.pluginmanager.register(Guests(config, group_of, beside, before_boot, waits), "guests")
 
 
 class Reporter:
-    """In the guest: keeps to the items that are wanted, and writes down what happens."""
+    """In the guest, or beside: keeps to the items that are wanted, and writes down what happens."""
 
     def __init__(self, config: pytest.Config, path: Path, wanted: Path) -> None:
         self._config = config
@@ -111,12 +116,14 @@ class Reporter:
 class Group:
     """The items of one guest, and what it has said about them."""
 
-    def __init__(self, name: str, config: pytest.Config, items: list[pytest.Item]) -> None:
+    def __init__(
+        self, name: str, config: pytest.Config, items: list[pytest.Item], machine: type[Guest] | type[Beside] = Guest
+    ) -> None:
         self.name = name
         self.items = items
         self._wanted = items
         self._config = config
-        self._guest = Guest(name)
+        self._guest = machine(name)
         self._reports = self._guest.directory / "reports"
         self._reports.touch()
         self._read_bytes = 0
@@ -265,15 +272,19 @@ class Guests:
         group_of: Callable[[pytest.Item], str],
         beside: bool,
         before_boot: Callable[[Sequence[pytest.Item]], None],
+        waits: Callable[[pytest.Item], bool] = lambda item: False,
     ) -> None:
         self._config = config
+        self._waits = waits
         self._group_of = group_of
         self._before_boot = before_boot
         self._groups: dict[str, Group] = {}
         self._group_of_id: dict[str, Group] = {}
         self._waiting = False
         # One CPU is left to the tests that run here, until there is nothing to do here but wait for guests.
-        first, *others = sorted(os.sched_getaffinity(0))
+        cpus = sorted(os.sched_getaffinity(0))
+        at = os.getpid() % len(cpus)  # Two runs on one machine need not meet on one CPU.
+        first, *others = cpus[at:] + cpus[:at]
         beside_cpus, self._later_cpus = (others or [first], [first] if others else []) if beside else ([], [first])
         self._cpus: queue.SimpleQueue[int] = queue.SimpleQueue()
         for cpu in beside_cpus:
@@ -284,10 +295,17 @@ class Guests:
             return
         # The largest first: it takes longest.
         for name, members in sorted(self._grouped(session.items), key=lambda group: -len(group[1])):
-            group = self._groups[name] = Group(name, self._config, members)
-            self._group_of_id.update((item.nodeid, group) for item in members)
-            arguments = (self._cpus, self._before_boot)
-            threading.Thread(target=group.run, args=arguments, name=f"guest-{name}", daemon=True).start()
+            self._start(Group(name, self._config, members), self._cpus)
+        if waiting := [item for item in session.items if self._waits(item) and item.nodeid not in self._group_of_id]:
+            anywhere: queue.SimpleQueue[int] = queue.SimpleQueue()
+            anywhere.put(0)
+            self._start(Group("beside", self._config, waiting, Beside), anywhere)
+
+    def _start(self, group: Group, cpus: queue.SimpleQueue[int]) -> None:
+        self._groups[group.name] = group
+        self._group_of_id.update((item.nodeid, group) for item in group.items)
+        arguments = (cpus, self._before_boot)
+        threading.Thread(target=group.run, args=arguments, name=f"guest-{group.name}", daemon=True).start()
 
     def _grouped(self, items: Sequence[pytest.Item]) -> Iterator[tuple[str, list[pytest.Item]]]:
         """By name, and in parts of whole files where there are many, so that CPUs can share them."""

@@ -22,7 +22,9 @@ guest_features.PROBES["wings"] = guest_features.in_guest
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "needs_kernel(feature): a feature")
-    guest_plugin.register(config, group_of=lambda item: item.path.stem, beside=True)
+    config.addinivalue_line("markers", "waits: runs beside the others")
+    waits = lambda item: item.get_closest_marker("waits") is not None
+    guest_plugin.register(config, group_of=lambda item: item.path.stem, beside=True, waits=waits)
 
 def pytest_runtest_setup(item):
     if item.get_closest_marker("needs_kernel") and (missing := guest_plugin.lacks_kernel("wings")):
@@ -33,9 +35,17 @@ def pytest_runtest_logreport(report):
         print("REPORTED", report.nodeid, report.outcome, report.user_properties, report.duration > 0)
 """
 HEADER = """
-import os, signal, time, pytest
+import os, pathlib, signal, time, pytest
 wings = pytest.mark.needs_kernel("wings")
 IN_GUEST = os.environ.get("CSICORE_GUEST") == "1"
+
+def await_file(name):
+    ends_at = time.monotonic() + 20
+    while not (path := pathlib.Path(__file__).with_name(name)).exists() and time.monotonic() < ends_at:
+        time.sleep(0.05)
+    assert path.exists()
+
+def leave_file(name): pathlib.Path(__file__).with_name(name).touch()
 """
 BOOTS = """
 for argument; do [[ $argument != CSICORE_GUEST_DIRECTORY=* ]] || directory=${argument#*=}; done
@@ -202,6 +212,40 @@ def test_a_kernel_that_has_the_feature_needs_no_guest(suite: Suite) -> None:
     makes_wings = "import guest_features\nguest_features.PROBES['wings'] = lambda: True\n"
     assert "1 passed" in suite(makes_wings + tests).stdout.splitlines()[-1]
     assert "1 failed" in suite(makes_wings + tests, always="1").stdout.splitlines()[-1], "it ran in a guest"
+
+
+def test_what_waits_runs_beside_the_others(suite: Suite) -> None:
+    finished = suite("""
+def test_here(): await_file("waits")
+@pytest.mark.waits
+def test_waits(): leave_file("waits")
+@pytest.mark.waits
+def test_fails():
+    assert not IN_GUEST
+    assert 6 * 7 == 41, "arithmetic"
+""")
+    assert "1 failed, 2 passed" in finished.stdout.splitlines()[-1]
+    assert "assert (6 * 7) == 41" in finished.stdout
+
+
+def test_minus_x_has_what_waits_clean_up(suite: Suite, tmp_path: Path) -> None:
+    finished = suite(
+        """
+def test_here():
+    await_file("up")
+    assert 0
+@pytest.fixture
+def mount():
+    leave_file("up")
+    yield
+    leave_file("down")
+@pytest.mark.waits
+def test_waits(mount): time.sleep(50)
+""",
+        "-x",
+    )
+    assert "1 failed" in finished.stdout.splitlines()[-1]
+    assert (tmp_path / "down").exists()
 
 
 def test_a_large_tier_is_shared_by_guests_in_whole_files(monkeypatch: pytest.MonkeyPatch) -> None:
