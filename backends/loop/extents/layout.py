@@ -13,7 +13,7 @@ import structlog
 
 from backends.loop import images
 from backends.loop.database import PoolDatabase
-from backends.loop.extents import growth
+from backends.loop.extents import growth, writeback
 from backends.loop.extents.content import Content, ContentCopy
 from backends.loop.extents.devices import Devices, Mapped
 from backends.loop.extents.growth import Grower
@@ -98,6 +98,7 @@ class ExtentsLayout:
         self._watch = Watch(look)
         self._watch.start()
         self._grower = Grower(self._name, self, host)
+        writeback.let_go_of_unbound()
         for key in self._elastic_attached():
             record, device = self._records.volume(key), self.device(key)
             if record and device:

@@ -12,9 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["hold", "let_go"]
+__all__ = ["hold", "let_go", "let_go_of_unbound"]
 
 _SYS_BDI: Final = Path("/sys/class/bdi")
+_SYS_DEVICE: Final = Path("/sys/dev/block")
+_LOOP_MAJOR: Final = 7
 
 
 def hold(device: Path, limit_bytes: int) -> None:
@@ -34,9 +36,21 @@ def hold(device: Path, limit_bytes: int) -> None:
 def let_go(device: Path) -> None:
     """Take the limit away again: it belongs to the device and would meet whatever is attached as it next."""
     with suppress(OSError):
-        settings = _settings(device)
-        (settings / "strict_limit").write_text("0", encoding="ascii")
-        (settings / "max_ratio").write_text("100", encoding="ascii")
+        _release(_settings(device))
+
+
+def let_go_of_unbound() -> None:
+    """Take away what a process that was killed has left on loop devices that were detached by hand since."""
+    for limit in _SYS_BDI.glob(f"{_LOOP_MAJOR}:*/strict_limit"):
+        with suppress(OSError):
+            held = limit.read_text(encoding="ascii").strip() == "1"
+            if held and not (_SYS_DEVICE / limit.parent.name / "loop").exists():
+                _release(limit.parent)
+
+
+def _release(settings: Path) -> None:
+    (settings / "strict_limit").write_text("0", encoding="ascii")
+    (settings / "max_ratio").write_text("100", encoding="ascii")
 
 
 def _settings(device: Path) -> Path:

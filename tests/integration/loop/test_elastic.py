@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -122,6 +123,21 @@ def test_a_writer_is_held_to_its_disk_while_there_is_more_to_come(make_elastic: 
     assert not held.exists() or held.read_text() == "0\n", "whatever is attached as this device next is not held"
 
 
+def test_a_limit_left_on_a_device_that_was_detached_by_hand_goes_with_the_next_start(
+    make_elastic: MakeElastic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed server cannot take it away itself; on a device that is bound it may be somebody else's."""
+    cluster = make_elastic(64 * MIB)
+    bound = cluster.pool.options.path.stat().st_dev
+    limits = [tmp_path / f"{os.major(bound)}:{minor}" / "strict_limit" for minor in (os.minor(bound), (1 << 20) - 1)]
+    for limit in limits:
+        limit.parent.mkdir()
+        limit.write_text("1\n")
+    monkeypatch.setattr(writeback, "_SYS_BDI", tmp_path)
+    cluster.restart()
+    assert [limit.read_text() for limit in limits] == ["1\n", "0"]
+
+
 def test_a_full_pool_is_enospc_and_the_writer_goes_on_when_it_has_grown(make_elastic: MakeElastic) -> None:
     cluster = make_elastic(700 * MIB, overcommit=4)
     volume = cluster.create("db", 1200 * MIB, capability=XFS, initialSize="320Mi")
@@ -221,6 +237,29 @@ def test_a_volume_that_cannot_be_detached_yet_goes_on_growing(make_elastic: Make
         write(directory / "data", 500 * MIB)
 
 
+def test_it_begins_with_a_part_of_what_is_claimed(make_elastic: MakeElastic) -> None:
+    cluster = make_elastic(2 * MIB, overcommit=100)
+    path = cluster.pool.options.path
+    cluster.backend.stop()
+    os.truncate(path / "segment-0", 8 * GIB)  # nothing is written, so that it need not be
+    with sqlite3.connect(path / "pool.db") as database:
+        database.execute("UPDATE segment SET extents = ?", (8 * 1024 - 1,))
+    database.close()
+    cluster.start()
+    for claimed_bytes, fs_type, parameters, begins_bytes in (
+        (20 * GIB, "ext4", {}, 256 * MIB),
+        (100 * GIB, "ext4", {}, GIB),
+        (100 * GIB, "ext4", {"initialSize": "64Mi"}, 64 * MIB),
+        (100 * MIB, "ext4", {}, 100 * MIB),
+        (20 * GIB, "xfs", {"initialSize": "64Mi"}, 300 * MIB),  # smaller ones cannot be made
+    ):
+        capability = VolumeCapability(VolumeMode.FILESYSTEM, AccessMode.SINGLE_NODE_WRITER, fs_type)
+        volume = cluster.create("db", claimed_bytes, capability=capability, **parameters)
+        assert volume.size_bytes == claimed_bytes
+        assert cluster.pool.layout.present_bytes(cluster.key(volume)) == begins_bytes
+        cluster.delete(volume)
+
+
 def test_raw_block_is_refused_and_says_what_to_ask_for(make_elastic: MakeElastic) -> None:
     with pytest.raises(InvalidArgument, match="provisioning: thick"):
         make_elastic(64 * MIB).create("raw", 32 * MIB, capability=RAW)
@@ -297,7 +336,9 @@ def pattern(number: int) -> bytes:
 
 
 def assert_pattern(path: Path, size_bytes: int) -> None:
+    """Reads it from the device, not from what the page cache still holds."""
     with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         for number in range(size_bytes // MIB):
             assert file.read(MIB) == pattern(number), f"megabyte {number}"
 
