@@ -66,19 +66,20 @@ from csi_core.testing.contract.volumes import VolumeTests  # noqa: E402
 __all__ = ["BackendCase", "BackendContract", "KitHost"]
 
 
+# pytest begins with the last base: the plainest tests, so that `pytest -x` stops at what is wrong first of all.
 class BackendContract(
-    VolumeTests,
-    ListingTests,
-    CapacityTests,
-    ExpansionTests,
-    AttachTests,
-    PublishTests,
-    SnapshotTests,
-    CloneTests,
-    GroupTests,
-    BlockTests,
-    CareTests,
-    ConcurrencyTests,
     RestartTests,
+    ConcurrencyTests,
+    CareTests,
+    BlockTests,
+    GroupTests,
+    CloneTests,
+    SnapshotTests,
+    PublishTests,
+    AttachTests,
+    ExpansionTests,
+    CapacityTests,
+    ListingTests,
+    VolumeTests,
 ):
     """Everything that the contract asks of a backend. See the module's documentation for how to use it."""

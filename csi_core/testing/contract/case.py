@@ -27,6 +27,7 @@ from csi_core.model import (
     VolumeSpec,
 )
 from csi_core.parameters import Parameters, parse_parameters
+from csi_core.testing.contract.answers import AnswerChecks
 from csi_core.testing.contract.content import Content, DeviceContent, content_of
 
 __all__ = ["BackendCase", "KitHost"]
@@ -103,7 +104,7 @@ class BackendCase:
             self.backend.stop()
 
     def _open(self) -> Backend:
-        backend = Backend.load("tested", self._make(), self._wrappers)
+        backend = Backend.load("tested", self._make(), (*self._wrappers, AnswerChecks()))
         backend.start(KitHost(self.nodes[0], "tested"))
         return backend
 
@@ -132,7 +133,9 @@ class BackendCase:
 
     def capability(self, mode: VolumeMode) -> VolumeCapability:
         """One writer on one node, as far as the backend serves that."""
-        served = self.backend.description.access[mode]
+        served = self.backend.description.access.get(mode)
+        if not served:
+            raise AssertionError(f"describe declares no {mode.value} volumes; leave them out of volume_modes")
         preferred = (AccessMode.SINGLE_NODE_WRITER, AccessMode.SINGLE_NODE_MULTI_WRITER)
         access_mode = next((m for m in preferred if m in served), None) or min(served, key=lambda m: m.value)
         return VolumeCapability(mode, access_mode)

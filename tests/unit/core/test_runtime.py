@@ -180,7 +180,8 @@ def test_wrappers_surround_the_backend(config, install, stranger):
     assert runtime.router.all[0].list_volumes("", 1) == "all of them"
     runtime.stop()
     section["wrappers"] = [{"type": "policy"}]
-    with pytest.raises(PluginError, match="backends.s.wrappers.0.options: the wrapper type 'policy' could not be made from its options: KeyError"):
+    said = "backends.s.wrappers.0.options: the wrapper type 'policy' could not be made from its options: KeyError"
+    with pytest.raises(PluginError, match=said):
         build(config(backends={"s": section}))
 
 
