@@ -4,7 +4,9 @@ the files, enough for the kernel, safe beside an administrator's exportfs, and f
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,36 +102,41 @@ def test_a_client_that_was_denied_is_let_in_and_fenced(controller: Controller, l
 
 
 def test_an_administrator_may_export_anew_meanwhile(controller: Controller, lab: Lab) -> None:
-    """Nothing gets lost, on either side: not the entry of a file of the administrator's, and none of a volume."""
-    lab.s.export("/srv/foreign")
+    """Nothing gets lost, on either side: no entry of the administrator's, and none of a volume. With so many of the
+    former, exportfs has read the table long before it writes it.
+    """
+    directories = [f"/srv/foreign/{number}" for number in range(300)]
+    for directory in directories:
+        lab.s.path(directory).mkdir(parents=True)
+    lines = (f"{path} *(rw,no_subtree_check,fsid={number})\n" for number, path in enumerate(directories, 1))
+    lab.s.path("/etc/exports.d/foreign.exports").write_text("".join(lines), encoding="ascii")
+    lab.s.run("exportfs", "-r")
     before = table(lab)
-    volumes = [create(controller.driver) for _ in range(6)]
-    over = threading.Event()
+    volumes = [create(controller.driver) for _ in range(8)]
+    let_in: list[pb.Volume] = []
+    lost: list[str] = []
+    own = f"10.0.0.9:{directories[0]}"
+    work = itertools.cycle((("-r",), ("-i", "-o", "rw,no_subtree_check,fsid=1", own), ("-u", own)))
 
     def administrate() -> None:
-        while not over.is_set():
-            lab.s.run("exportfs", "-r")
+        while len(let_in) < len(volumes):
+            options = next(work)
+            lab.s.run("exportfs", *options)
+            there = list(let_in)
+            found = "\n".join(table(lab))
+            lost.extend(f"{v.volume_id} after {options}" for v in there if v.volume_context["share"] not in found)
 
-    def let_in(some: list[pb.Volume]) -> None:
-        for volume in some:
-            publish(controller.driver, volume, "node-a")
-            done.append(volume)
-
-    done: list[pb.Volume] = []
-    threads = [threading.Thread(target=let_in, args=(volumes[start::3],)) for start in range(3)]
     administrator = threading.Thread(target=administrate)
     administrator.start()
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        over.set()
-        administrator.join()
-    assert len(done) == 6
+    for volume in volumes:
+        publish(controller.driver, volume, "node-a")
+        let_in.append(volume)
+        time.sleep(0.1)
+    administrator.join()
+    assert lost == []
+    lab.s.run("exportfs", "-u", own, check=False)
     after = table(lab)
-    assert len(after) == len(before) + 6
+    assert len(after) == len(before) + 8
     lab.s.run("exportfs", "-r")
     assert table(lab) == after
     with mounted_at(lab.a, volumes[-1]) as path:
