@@ -16,7 +16,6 @@ from typing import Final
 from backends.loop.extents.content import ContentCopy
 from backends.loop.extents.layout import ExtentsLayout
 from backends.loop.pool import Pool
-from backends.loop.records import RunRecord
 from csi_core.errors import Busy, NoSpace
 from csi_core.faults import fault
 
@@ -27,8 +26,9 @@ _EMPTIED_WITHIN_S: Final = 3600.0
 _MOVABLE: Final = """
 SELECT run.key, min(run.segment * (1 << 40) + run.start) AS place FROM run
 WHERE run.key IN (SELECT key FROM volume UNION ALL SELECT key FROM snapshot WHERE state = 'ready')
-GROUP BY run.key ORDER BY place DESC
+GROUP BY run.key ORDER BY count(*) > 1 DESC, place DESC
 """
+"""What lies in several pieces first: the others would take the gaps that are large enough for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,7 @@ def _moved(pool: Pool, layout: ExtentsLayout, key: str, progress: Callable[[str]
             return 0
         size_bytes = sum(run.length for run in present) * layout.space_map.extent_bytes
         other = f"m-{secrets.token_hex(10)}"
-        with layout.space_map.placed(other, size_bytes, size_bytes, 1, tight=True) as taken:
-            if len(present) == 1 and _place(taken.runs[0]) > _place(present[0]):
-                raise NoSpace("no better place")  # gives it back
+        with layout.space_map.moved(other, present) as taken:
 
             def begin(connection: sqlite3.Connection) -> None:
                 connection.execute("INSERT INTO trash VALUES (?, 0)", (other,))
@@ -103,7 +101,3 @@ def _moved(pool: Pool, layout: ExtentsLayout, key: str, progress: Callable[[str]
 def _swap(connection: sqlite3.Connection, key: str, other: str) -> None:
     for before, after in ((key, ""), (other, key), ("", other)):
         connection.execute("UPDATE run SET key = ? WHERE key = ?", (after, before))
-
-
-def _place(run: RunRecord) -> tuple[int, int]:
-    return run.segment, run.start

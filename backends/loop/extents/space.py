@@ -20,6 +20,8 @@ __all__ = ["Space", "Taken"]
 _log = structlog.get_logger(__name__)
 _HELD: Final = struct.Struct("=4Q")
 _RUN: Final = struct.Struct("=3Q")
+_MOST_PLACES: Final = 1024
+"""So many are looked at for what is moved."""
 _UNDONE: Final = (Busy, NoSpace)
 """Errors of a commit after which it is certain that nothing was recorded."""
 
@@ -100,22 +102,43 @@ class Space:
         return self.pool.extents * self.extent_bytes, self.pool.free_extents * self.extent_bytes
 
     @contextmanager
-    def placed(
-        self, key: str, size_bytes: int, present_bytes: int, max_runs: int, *, tight: bool = False
-    ) -> Iterator[Taken]:
+    def placed(self, key: str, size_bytes: int, present_bytes: int, max_runs: int) -> Iterator[Taken]:
         """Take ``present_bytes`` in at most ``max_runs`` runs, where there is room to grow to ``size_bytes``.
-
-        ``tight`` leaves no room, for what is moved together.
 
         Raises:
             NoSpace: it does not fit.
         """
         wanted = self.extents_of(present_bytes)
         room = self.extents_of(size_bytes) - wanted
-        if max_runs == 1 and not tight and self._roomy():
+        if max_runs == 1 and self._roomy():
             room = max(room, wanted)  # expansion is in place or not at all, for the one before it too
         one = self.pool.allocate(wanted, room=room) if wanted else None
         runs = [RunRecord(*one)] if one else self._scattered(wanted, max_runs) if wanted else []
+        with self._held(Taken(key, 0, runs), runs) as taken:
+            yield taken
+
+    @contextmanager
+    def moved(self, key: str, present: Sequence[RunRecord]) -> Iterator[Taken]:
+        """Take a better place for what lies in ``present``: one run, and if that is one already, before it.
+
+        No room is left behind it.
+
+        Raises:
+            NoSpace: there is none.
+        """
+        wanted = sum(run.length for run in present)
+        one, passed_over = None, []
+        for _ in range(_MOST_PLACES):  # of several that fit as well, the first that is found may lie behind it
+            one = self.pool.allocate(wanted)
+            if one is None or len(present) > 1 or one < present[0]:
+                break
+            passed_over.append(one)
+            one = None
+        for run in passed_over:
+            self.pool.free(*run)
+        if one is None:
+            raise NoSpace(f"pool {self._name} has no better place for {key}")
+        runs = [RunRecord(*one)]
         with self._held(Taken(key, 0, runs), runs) as taken:
             yield taken
 

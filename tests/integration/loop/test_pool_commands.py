@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,7 +17,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from backends.loop.extents.devices import Devices
+from backends.loop.extents.segments import aligned_buffer
+from csi_core._allocator import data_ranges, fiemap
 from csi_core.cli.main import main
+from csi_core.errors import FailedPrecondition
 from csi_core.testing.devices import scratch_directory, xfs_filesystem
 
 from .cluster import MIB, RAW, Cluster, read_block, write_block
@@ -164,6 +172,70 @@ def test_defrag_moves_volumes_together_and_nothing_of_them_is_lost(pool: Run, se
         number = volumes.index(volume)
         assert set(read_block(cluster.attach(volume).device, 0, 4 * MIB)) == {number + 1}
     assert free_bytes_are_zeros(cluster.pool.layout)
+
+
+def test_defrag_brings_the_pieces_of_a_volume_together(pool: Run, serve) -> None:
+    """So that a kernel without device-mapper can attach what one with it has made."""
+    pool("create")
+    cluster = serve()
+    volumes = [thick(cluster, f"v{n}", 4 * MIB) for n in range(8)]
+    by_place = sorted(volumes, key=lambda volume: cluster.pool.records.runs(cluster.key(volume)))
+    for volume in by_place[::2]:
+        cluster.delete(volume)
+    cluster.settled()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Devices, "max_runs", 64)
+        large = thick(cluster, "large", 8 * MIB)
+    key = cluster.key(large)
+    assert len(cluster.pool.records.runs(key)) == 2
+    with pytest.raises(FailedPrecondition, match="2 pieces.*csi-core pool defrag"):
+        cluster.attach(large)
+    content, buffer = cluster.pool.layout.content(key), aligned_buffer(MIB)
+    for offset, segment, at, _ in content.slices(0, 8 * MIB):
+        buffer[:] = bytes([offset // MIB + 1]) * MIB
+        os.pwrite(segment.descriptor, buffer, at)
+    cluster.delete(by_place[1])  # now there is room for it in one piece
+    cluster.backend.stop()
+    pool("defrag")
+    cluster.start()
+    assert len(cluster.pool.records.runs(key)) == 1
+    assert cluster.pool.layout.largest_free_bytes(thick=True) == cluster.pool.layout.space()[1] == 12 * MIB
+    found = read_block(cluster.attach(large).device, 0, 8 * MIB)
+    assert found == b"".join(bytes([number + 1]) * MIB for number in range(8))
+    assert free_bytes_are_zeros(cluster.pool.layout)
+
+
+def test_every_block_is_written_while_a_bar_shows_how_far_it_is(
+    options: dict[str, object], directory: Path, tmp_path: Path
+) -> None:
+    """Preallocated would not do: the first writes of every volume would change the map of the shared file."""
+    config = {"driver": {"name": "a.b"}, "backends": {"loop": {"options": {"pools": {"p": options}}}}}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))  # which is YAML, too
+    shown = on_a_terminal("pool", "create", "p", "--config", str(path))
+    assert f"zeros to {directory}/one" in shown
+    assert "33.0/33.0 MiB" in shown
+    assert "━━━" in shown
+    with (directory / "one").open("rb") as file:
+        written = data_ranges(fiemap(file.fileno()))  # without what is only preallocated
+        assert sum(length for _, length in struct.iter_unpack("=2Q", written)) == 33 * MIB
+        assert not any(file.read()[MIB:])
+
+
+def on_a_terminal(*arguments: str) -> str:
+    """What csi-core shows to somebody who sits before it."""
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "COLUMNS": "200", "TERM": "xterm"}
+    argv = [sys.executable, "-P", "-m", "csi_core.cli.main", *arguments]
+    with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # how the end of a terminal is told
+            while more := os.read(ours, 4096):
+                shown += more
+        os.close(ours)
+        assert process.wait(10) == 0, shown
+    return shown.decode()
 
 
 def test_what_is_there_is_not_overwritten_unless_told(pool: Run, directory: Path) -> None:
