@@ -15,12 +15,13 @@ import pytest
 from driver import MIB, VOLUME_BYTES, Cluster, Pod
 from killing import killed_at_every_step
 from loop_world import LoopWorld
-from scenario import GROWN_BYTES, Scenario
+from scenario import Scenario
 
 from csi_core.testing.devices import scratch_directory
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_kernel("ext4-growth")]
 
+SMALL_BYTES = 48 * MIB
 LARGE_BYTES = 3 << 30
 KILLED_AFTER_S = (0.0, 0.005, 0.01, 0.02, 0.04)
 
@@ -42,21 +43,21 @@ class GrowExt4(Scenario):
     name = "grow-ext4"
 
     def prepare(self, cluster: Cluster) -> None:
-        self.volume_id = cluster.create("claim", fs_type="ext4").volume_id
+        self.volume_id = cluster.create("claim", fs_type="ext4", size_bytes=SMALL_BYTES).volume_id
         cluster.run_pod(self.volume_id, "ext4").write("data")
 
     def act(self, cluster: Cluster) -> Any:
-        return cluster.expand(self.volume_id, GROWN_BYTES, "ext4")
+        return cluster.expand(self.volume_id, 2 * SMALL_BYTES, "ext4")
 
     def survives(self, cluster: Cluster) -> None:
         cluster.pod(self.volume_id).verify()
         cluster.pod(self.volume_id).write("while-dead")
 
     def verify(self, cluster: Cluster, answer: Any) -> None:
-        assert answer == GROWN_BYTES
+        assert answer == 2 * SMALL_BYTES
         pod = cluster.pod(self.volume_id)
         pod.verify()
-        pod.write("after", size_bytes=VOLUME_BYTES - 40 * MIB)  # more than was free before
+        pod.write("after", size_bytes=SMALL_BYTES)  # more than was free before
         pod.verify()
 
     def clean(self, cluster: Cluster) -> None:
