@@ -121,7 +121,7 @@ impl Pool {
 
     /// Undoes an allocation of this very call.
     pub(super) fn put_back(&mut self, run: Run) {
-        let given = self.span_of(run).is_ok_and(|span| self.free.give(span).is_ok());
+        let given = self.free.give(run.segment, run.start, run.length);
         assert!(given, "{run} were taken a moment ago");
     }
 }

@@ -120,7 +120,8 @@ impl Pool {
         self.free.grow_segment(segment as usize, extents);
         self.extents += extents - old;
         let new = Span::new(address(segment as usize, old), address(segment as usize, extents));
-        self.free.give(new).map_err(|free| PoolError::Free { run: new.run(), free: free.run() })
+        self.put_back(new.run());
+        Ok(())
     }
 
     /// The free runs, by segment and ascending.

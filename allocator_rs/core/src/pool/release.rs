@@ -10,21 +10,29 @@ impl Pool {
     /// [`PoolError::Free`] or [`PoolError::Quarantined`] where an extent of the run is not in use,
     /// [`PoolError::OutOfBounds`], [`PoolError::NoSuchSegment`], [`PoolError::Empty`]. Nothing was
     /// changed then.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the answer then stays in registers")]
     pub fn free(&mut self, run: Run) -> Result<u64, PoolError> {
-        let span = self.span_of(run)?;
         if !self.shared.is_empty() || !self.quarantine.is_empty() {
-            return self.free_among_others(span);
+            return self.free_among_others(run);
         }
-        match self.free.give(span) {
-            Ok(()) => Ok(run.length),
-            Err(free) => Err(PoolError::Free { run, free: free.run() }),
+        if self.free.give(run.segment, run.start, run.length) {
+            return Ok(run.length);
         }
+        Err(self.why_not_used(run))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn why_not_used(&self, run: Run) -> PoolError {
+        let reason = self.span_of(run).and_then(|span| self.check_in_use(span));
+        reason.expect_err("a run in use could have been freed")
     }
 
     /// As [`Pool::free`] in a pool with shared or quarantined extents.
     #[inline(never)]
-    fn free_among_others(&mut self, span: Span) -> Result<u64, PoolError> {
+    fn free_among_others(&mut self, run: Run) -> Result<u64, PoolError> {
+        let span = self.span_of(run)?;
         self.check_in_use(span)?;
         let ownerless = self.shared.remove_owner(span);
         for part in &ownerless {

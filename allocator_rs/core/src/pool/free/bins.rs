@@ -1,12 +1,17 @@
 //! Free runs by length: segregated fit with 256 bins an octave.
 
+use std::hint::select_unpredictable;
+
+use super::node::{NIL, Nodes, Row};
 use crate::pool::MAX_SEGMENT_EXTENTS;
 
 /// Bins an octave, as a power of two.
 const FINENESS: u32 = 8;
 const BINS_AN_OCTAVE: u64 = 1 << FINENESS;
 pub const BINS: usize = bin_of(MAX_SEGMENT_EXTENTS) + 1;
-const WORDS: usize = BINS.div_ceil(64);
+/// As many, rounded up to a power of two: what is taken modulo that needs no check of bounds.
+const SLOTS: usize = BINS.next_power_of_two();
+const WORDS: usize = SLOTS / 64;
 /// Words that say which words of the above are not 0.
 const SUMMARY_WORDS: usize = WORDS.div_ceil(64);
 
@@ -17,34 +22,29 @@ pub const fn bin_of(length: u64) -> usize {
     ((shift << FINENESS) as u64 + (length >> shift)) as usize
 }
 
-/// Which bins have runs, and which. The runs of a bin are a ring, the newest first, that begins and ends at
-/// the bin itself; so runs come and go without a branch that depends on what the ring looks like.
+/// Which bins have runs, and which. The runs of a bin are a list, the newest first.
+///
+/// Runs come and go without a branch that depends on what the list looks like: a processor that guesses such a
+/// branch wrong loses more time than all the rest takes.
 #[derive(Debug)]
 pub struct Bins {
     /// Which words of `filled` are not 0.
     summary: [u64; SUMMARY_WORDS],
     /// Which bins are not empty.
     filled: [u64; WORDS],
-    /// Of each bin, and behind them of each node.
-    links: Vec<Link>,
+    /// The newest run of each bin, or else `NIL`.
+    newest: Box<[u32; SLOTS]>,
     /// No run is longer: what a failed search found out stays known until a longer run comes.
     longest: u64,
 }
 
-/// The neighbours in a ring: numbers of links.
-#[derive(Clone, Copy, Debug)]
-struct Link {
-    previous: u32,
-    next: u32,
-}
-
 impl Bins {
     pub fn new() -> Self {
-        let ring = |bin| Link { previous: bin, next: bin };
+        let newest = vec![NIL; SLOTS].into_boxed_slice().try_into();
         Self {
             summary: [0; SUMMARY_WORDS],
             filled: [0; WORDS],
-            links: (0..BINS as u32).map(ring).collect(),
+            newest: newest.expect("as many as there are slots"),
             longest: 0,
         }
     }
@@ -52,36 +52,72 @@ impl Bins {
     /// Files a run under its length.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
-    pub fn link(&mut self, id: u32, length: u64) {
-        let bin = bin_of(length);
-        let link = id + BINS as u32;
-        let newest = std::mem::replace(&mut self.links[bin].next, link);
-        self.links[newest as usize].previous = link;
-        self.links[link as usize] = Link { previous: bin as u32, next: newest };
+    pub fn link(&mut self, nodes: &mut Row, id: u32, length: u64) {
+        self.push(nodes, id, bin_of(length));
         self.longest = self.longest.max(length);
-        self.filled[bin >> 6] |= 1 << (bin & 63);
-        self.summary[bin >> 12] |= 1 << (bin >> 6 & 63);
     }
 
-    /// Makes links, so that there are as many as nodes.
-    pub fn add_links(&mut self, nodes: usize) {
-        self.links.reserve_exact(BINS + nodes - self.links.len());
-        self.links.resize(BINS + nodes, Link { previous: 0, next: 0 });
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
+    fn push(&mut self, nodes: &mut Row, id: u32, bin: usize) {
+        let bin = bin % SLOTS;
+        let older = std::mem::replace(&mut self.newest[bin], id);
+        let node = &mut nodes[id];
+        node.bin_previous = NIL;
+        node.bin_next = older;
+        nodes[older].bin_previous = id;
+        let word = &mut self.filled[bin >> 6];
+        let was_empty = *word == 0;
+        *word |= 1 << (bin & 63);
+        if was_empty {
+            self.summary[bin >> 12] |= 1 << (bin >> 6 & 63);
+        }
     }
 
     /// Takes a run out of its bin.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
-    pub fn unlink(&mut self, id: u32, length: u64) {
-        let bin = bin_of(length);
-        let Link { previous, next } = self.links[id as usize + BINS];
-        self.links[previous as usize].next = next;
-        self.links[next as usize].previous = previous;
-        // Only a run that is alone has the same neighbour on both sides.
-        let empty = previous == next;
+    pub fn unlink(&mut self, nodes: &mut Row, id: u32, length: u64) {
+        let bin = bin_of(length) % SLOTS;
+        let node = &nodes[id];
+        let (newer, older) = (node.bin_previous, node.bin_next);
+        nodes[newer].bin_next = older;
+        nodes[older].bin_previous = newer;
+        let newest = &mut self.newest[bin];
+        *newest = select_unpredictable(newer == NIL, older, *newest);
+        self.note_emptied((newer | older) == NIL, bin);
+    }
+
+    /// Takes its newest run, which is `id`, out of a bin.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
+    pub fn pop(&mut self, nodes: &mut Row, id: u32, bin: usize) {
+        let bin = bin % SLOTS;
+        let older = nodes[id].bin_next;
+        nodes[older].bin_previous = NIL;
+        self.newest[bin] = older;
+        self.note_emptied(older == NIL, bin);
+    }
+
+    /// The newest run of a bin has become shorter: `rest` extents.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
+    pub fn shorten(&mut self, nodes: &mut Row, id: u32, bin: usize, rest: u64) {
+        let new = bin_of(rest);
+        if new != bin {
+            self.pop(nodes, id, bin);
+            self.push(nodes, id, new);
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
+    fn note_emptied(&mut self, emptied: bool, bin: usize) {
         let word = &mut self.filled[bin >> 6];
-        *word &= !(u64::from(empty) << (bin & 63));
-        self.summary[bin >> 12] &= !(u64::from(*word == 0) << (bin >> 6 & 63));
+        *word &= !(u64::from(emptied) << (bin & 63));
+        if *word == 0 {
+            self.summary[bin >> 12] &= !(1 << (bin >> 6 & 63));
+        }
     }
 
     /// The first bin from `number` on that is not empty.
@@ -116,15 +152,15 @@ impl Bins {
     /// The newest run of a bin that is not empty.
     #[inline]
     pub fn newest(&self, bin: usize) -> u32 {
-        self.links[bin].next - BINS as u32
+        self.newest[bin % SLOTS]
     }
 
     /// The runs of a bin, the newest first.
     #[inline]
-    pub fn members(&self, bin: usize) -> impl Iterator<Item = u32> {
+    pub fn members<'a>(&self, nodes: &'a Nodes, bin: usize) -> impl Iterator<Item = u32> + use<'a> {
         debug_assert!(bin < BINS);
-        let run = |link: u32| link.checked_sub(BINS as u32);
-        std::iter::successors(run(self.links[bin].next), move |&id| run(self.links[id as usize + BINS].next))
+        let run = |id: u32| (id != NIL).then_some(id);
+        std::iter::successors(run(self.newest(bin)), move |&id| run(nodes[id].bin_next))
     }
 
     /// No run is longer than this; there may be none at all.
@@ -138,10 +174,9 @@ impl Bins {
         self.longest = length;
     }
 
-    /// Bytes of memory that the runs need, and bytes that the bins need.
-    pub fn memory_bytes(&self) -> (usize, usize) {
-        let runs = (self.links.capacity() - BINS) * size_of::<Link>();
-        (runs, BINS * size_of::<Link>())
+    /// Bytes of memory behind this, whatever the runs.
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(self.newest.as_ref())
     }
 }
 

@@ -11,48 +11,62 @@ pub struct Bitmap {
 
 impl Bitmap {
     /// An empty set of numbers below `bits`.
-    pub fn new(bits: u64) -> Self {
+    pub fn new(bits: usize) -> Self {
         let words = bits.div_ceil(64).max(1);
         let filled = (words > 1).then(|| Box::new(Self::new(words)));
-        Self { words: vec![0; words as usize], filled }
+        Self { words: vec![0; words], filled }
     }
 
     #[inline]
-    pub fn set(&mut self, bit: u64) {
-        let word = &mut self.words[(bit >> 6) as usize];
+    pub fn set(&mut self, bit: usize) {
+        let word = &mut self.words[bit >> 6];
         let was_empty = *word == 0;
         *word |= 1 << (bit & 63);
-        if was_empty && let Some(filled) = &mut self.filled {
-            filled.set(bit >> 6);
+        if was_empty {
+            self.fill(bit >> 6);
         }
     }
 
+    /// Removes a number, or does nothing.
     #[inline]
-    pub fn clear(&mut self, bit: u64) {
-        let word = &mut self.words[(bit >> 6) as usize];
-        *word &= !(1 << (bit & 63));
-        if *word == 0
-            && let Some(filled) = &mut self.filled
-        {
-            filled.clear(bit >> 6);
+    pub fn clear_if(&mut self, wanted: bool, bit: usize) {
+        let word = &mut self.words[bit >> 6];
+        *word &= !(u64::from(wanted) << (bit & 63));
+        if (*word == 0) & wanted {
+            self.empty(bit >> 6);
+        }
+    }
+
+    #[inline(never)]
+    fn fill(&mut self, word: usize) {
+        if let Some(filled) = &mut self.filled {
+            filled.set(word);
+        }
+    }
+
+    #[inline(never)]
+    fn empty(&mut self, word: usize) {
+        if let Some(filled) = &mut self.filled {
+            filled.clear_if(true, word);
         }
     }
 
     /// The smallest member that is `from` or more.
     #[inline]
-    pub fn next(&self, from: u64) -> Option<u64> {
+    pub fn next(&self, from: usize) -> Option<usize> {
         let word = from >> 6;
-        let found = self.words.get(word as usize)? & (u64::MAX << (from & 63));
+        let found = self.words.get(word)? & (u64::MAX << (from & 63));
         if found != 0 {
-            return Some(word << 6 | u64::from(found.trailing_zeros()));
+            return Some(word << 6 | found.trailing_zeros() as usize);
         }
         self.first_behind(word)
     }
 
     /// The smallest member in the words behind `word`.
-    fn first_behind(&self, word: u64) -> Option<u64> {
+    #[inline(never)]
+    fn first_behind(&self, word: usize) -> Option<usize> {
         let word = self.filled.as_ref()?.next(word + 1)?;
-        Some(word << 6 | u64::from(self.words[word as usize].trailing_zeros()))
+        Some(word << 6 | self.words[word].trailing_zeros() as usize)
     }
 
     /// Bytes of memory asked for.
@@ -72,7 +86,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_set(changes in prop::collection::vec((any::<bool>(), 0..300_000_u64), 0..200)) {
+        fn behaves_like_a_set(changes in prop::collection::vec((any::<bool>(), 0..300_000_usize), 0..200)) {
             let mut bitmap = Bitmap::new(300_000);
             let mut set = BTreeSet::new();
             for (add, bit) in changes {
@@ -80,7 +94,7 @@ mod tests {
                     bitmap.set(bit);
                     set.insert(bit);
                 } else {
-                    bitmap.clear(bit);
+                    bitmap.clear_if(true, bit);
                     set.remove(&bit);
                 }
                 for from in [0, bit, bit + 1, 299_999, 300_000] {

@@ -27,11 +27,22 @@ impl Fit {
 }
 
 impl FreeRuns {
+    /// Takes `length` extents from the front of nearly the shortest free run that has as many; answers with the first.
+    pub fn take_shortest(&mut self, length: u64) -> Option<u64> {
+        let own = bin_of(length);
+        let bin = self.bins.filled_from(own)?;
+        // Every run is long enough but in the request's own bin, and there as well below 512 extents.
+        match self.take_front_of_newest(bin, length) {
+            None => self.best_of_own(own, length).map(|id| self.take_front(id, length)),
+            start => start,
+        }
+    }
+
     /// Takes `fit` from nearly the shortest free run that has it, from its front.
     #[inline]
     pub fn take_best(&mut self, fit: Fit) -> Option<Span> {
         if fit.alignment == 1 {
-            return self.best(fit.length).map(|id| self.take_front(id, fit.length));
+            return self.take_shortest(fit.length).map(|start| Span::new(start, start + fit.length));
         }
         self.take_aligned(fit)
     }
@@ -69,7 +80,6 @@ impl FreeRuns {
     }
 
     /// A run of the first bin that has one that is long enough.
-    #[inline]
     fn best(&mut self, length: u64) -> Option<u32> {
         let own = bin_of(length);
         let bin = self.bins.filled_from(own)?;
@@ -82,7 +92,7 @@ impl FreeRuns {
     #[inline(never)]
     fn best_of_own(&mut self, own: usize, length: u64) -> Option<u32> {
         let fits = |&id: &u32| self.nodes[id].length() >= length;
-        let fitting = self.bins.members(own).take(SCAN).find(fits);
+        let fitting = self.bins.members(&self.nodes, own).take(SCAN).find(fits);
         if fitting.is_some() {
             return fitting;
         }
@@ -124,18 +134,18 @@ impl FreeRuns {
 
     /// The shortest run of a bin that has at least `length`.
     fn shortest_fitting(&self, bin: usize, length: u64) -> Option<u32> {
-        let fitting = self.bins.members(bin).filter(|&id| self.nodes[id].length() >= length);
+        let fitting = self.bins.members(&self.nodes, bin).filter(|&id| self.nodes[id].length() >= length);
         fitting.min_by_key(|&id| self.nodes[id].length())
     }
 
     fn shortest_aligned(&self, bin: usize, fit: Fit, scan: usize) -> Option<u32> {
-        let members = self.bins.members(bin).take(scan);
+        let members = self.bins.members(&self.nodes, bin).take(scan);
         let fitting = members.filter(|&id| fit.start_in(self.nodes[id].start, self.nodes[id].end).is_some());
         fitting.min_by_key(|&id| self.nodes[id].length())
     }
 
     fn longest(&self) -> Option<u32> {
         let bin = self.bins.filled_up_to(usize::MAX)?;
-        self.bins.members(bin).max_by_key(|&id| self.nodes[id].length())
+        self.bins.members(&self.nodes, bin).max_by_key(|&id| self.nodes[id].length())
     }
 }

@@ -8,14 +8,17 @@
 //! last chunk, which has no end: so a chunk seldom has two runs, a word of the bitmap seldom none, and the
 //! index is as small as the runs themselves, however large the segment is and however empty.
 
+use std::hint::select_unpredictable;
+use std::ops::Index;
+
 use super::bitmap::Bitmap;
-use super::node::Nodes;
-use crate::pool::run::offset_of;
+use super::node::{NIL, Node, Nodes, Row};
+use crate::pool::run::{Span, offset_of};
 
 /// Chunks that there are for a run at least; at most twice as many.
-const CHUNKS_A_RUN: usize = 2;
+const CHUNKS_A_RUN: usize = 3;
 /// Chunks of a new segment.
-const FIRST_CHUNKS: usize = 64;
+const FIRST_CHUNKS: usize = 256;
 
 #[derive(Debug)]
 pub struct SegmentIndex {
@@ -39,15 +42,18 @@ impl SegmentIndex {
     }
 
     fn with_chunks(chunks: usize, extents: u64, border: u32) -> Self {
-        Self {
+        let mut index = Self {
             extents,
             border,
             runs: 0,
             chunk_shift: 0,
             last_chunk: chunks - 1,
-            chunks: Bitmap::new(chunks as u64),
-            firsts: vec![0; chunks],
-        }
+            chunks: Bitmap::new(chunks),
+            firsts: vec![NIL; chunks],
+        };
+        index.firsts[chunks - 1] = border;
+        index.chunks.set(chunks - 1);
+        index
     }
 
     pub fn extents(&self) -> u64 {
@@ -65,28 +71,28 @@ impl SegmentIndex {
         self.extents = extents;
     }
 
-    /// Twice as many chunks that reach as far, or farther where they are single extents.
+    /// Makes twice as many chunks that reach as far, or farther where they are single extents; where there are as
+    /// many as the runs need, as many chunks that reach twice as far.
     #[cold]
-    fn make_chunks(&mut self, nodes: &Nodes) {
-        let finer = Self::with_chunks(2 * self.firsts.len(), self.extents, self.border);
-        *self = Self { runs: self.runs, chunk_shift: self.chunk_shift.saturating_sub(1), ..finer };
+    #[inline(never)]
+    fn make_chunks(&mut self, nodes: &Row) {
+        let chunks = self.firsts.len();
+        let (chunks, shift) = if self.runs * CHUNKS_A_RUN > chunks {
+            (2 * chunks, self.chunk_shift.saturating_sub(1))
+        } else {
+            (chunks, self.chunk_shift + 1)
+        };
+        let empty = Self::with_chunks(chunks, self.extents, self.border);
+        *self = Self { runs: self.runs, chunk_shift: shift, ..empty };
         self.file_all(nodes);
     }
 
-    /// As many chunks that reach twice as far.
-    #[cold]
-    fn reach_farther(&mut self, nodes: &Nodes) {
-        let empty = Self::with_chunks(self.firsts.len(), self.extents, self.border);
-        *self = Self { runs: self.runs, chunk_shift: self.chunk_shift + 1, ..empty };
-        self.file_all(nodes);
-    }
-
-    fn file_all(&mut self, nodes: &Nodes) {
+    fn file_all(&mut self, nodes: &Row) {
         let mut id = nodes[self.border].place_previous;
         while id != self.border {
             let chunk = self.chunk_of(nodes[id].end);
             self.firsts[chunk] = id;
-            self.chunks.set(chunk as u64);
+            self.chunks.set(chunk);
             id = nodes[id].place_previous;
         }
     }
@@ -95,72 +101,96 @@ impl SegmentIndex {
         self.border
     }
 
+    /// How many runs there are.
+    pub fn runs(&self) -> usize {
+        self.runs
+    }
+
     /// Adds a run in front of `behind`.
-    #[inline]
-    pub fn add(&mut self, nodes: &mut Nodes, id: u32, behind: u32) {
-        let before = nodes[behind].place_previous;
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
+    pub fn add(&mut self, nodes: &mut Row, id: u32, span: Span, behind: u32) {
+        let before = std::mem::replace(&mut nodes[behind].place_previous, id);
         nodes[before].place_next = id;
-        nodes[behind].place_previous = id;
-        nodes[id].place_previous = before;
-        nodes[id].place_next = behind;
-        self.file(nodes, id);
+        let node = &mut nodes[id];
+        node.start = span.start;
+        node.end = span.end;
+        node.place_previous = before;
+        node.place_next = behind;
         self.runs += 1;
-        if self.runs * CHUNKS_A_RUN > self.firsts.len() {
+        let crowded = self.file(id, span.end, behind);
+        if crowded || self.runs * CHUNKS_A_RUN > self.firsts.len() {
             self.make_chunks(nodes);
         }
     }
 
-    #[inline]
-    pub fn remove(&mut self, nodes: &mut Nodes, id: u32) {
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
+    pub fn remove(&mut self, nodes: &mut Row, id: u32) {
         self.runs -= 1;
-        self.unfile(nodes, id);
-        let (before, behind) = (nodes[id].place_previous, nodes[id].place_next);
+        let node = &nodes[id];
+        let (end, before, behind) = (node.end, node.place_previous, node.place_next);
         nodes[before].place_next = behind;
-        nodes[behind].place_previous = before;
+        let next = &mut nodes[behind];
+        next.place_previous = before;
+        let behind_end = next.end;
+        self.unfile(id, end, behind, behind_end);
     }
 
-    /// Files a run that is in the ring under the chunk of its end.
-    #[inline]
-    pub fn file(&mut self, nodes: &Nodes, id: u32) {
-        let chunk = self.chunk_of(nodes[id].end);
-        let before = nodes[id].place_previous;
-        if before == self.border || self.chunk_of(nodes[before].end) != chunk {
-            self.firsts[chunk] = id;
-            self.chunks.set(chunk as u64);
-        } else if chunk == self.last_chunk {
-            self.reach_farther(nodes);
+    /// Gives a run in the ring another end.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
+    pub fn move_end(&mut self, nodes: &mut Row, id: u32, end: u64) {
+        let node = &mut nodes[id];
+        let old_end = std::mem::replace(&mut node.end, end);
+        let behind = node.place_next;
+        let behind_end = nodes[behind].end;
+        self.unfile(id, old_end, behind, behind_end);
+        if self.file(id, end, behind) {
+            self.make_chunks(nodes);
         }
     }
 
-    /// The opposite of `file`; the run may then get another end and be filed anew.
-    #[inline]
-    pub fn unfile(&mut self, nodes: &Nodes, id: u32) {
-        let chunk = self.chunk_of(nodes[id].end);
-        if self.firsts[chunk] == id {
-            let behind = nodes[id].place_next;
-            if behind != self.border && self.chunk_of(nodes[behind].end) == chunk {
-                self.firsts[chunk] = behind;
-            } else {
-                self.chunks.clear(chunk as u64);
-            }
-        }
+    /// Files a run that ends at `end` under the chunk of that, in front of the run `behind`.
+    ///
+    /// True where the last chunk has too many runs now: whoever calls this must let it reach farther.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
+    #[must_use]
+    fn file(&mut self, id: u32, end: u64, behind: u32) -> bool {
+        let chunk = self.chunk_of(end);
+        let first = &mut self.firsts[chunk];
+        let is_first = *first == NIL || *first == behind;
+        *first = select_unpredictable(is_first, id, *first);
+        self.chunks.set(chunk);
+        chunk == self.last_chunk && !is_first
     }
 
-    /// Whether a run that ends at either address is filed under the same chunk.
-    #[inline]
-    pub fn same_place(&self, one_end: u64, other_end: u64) -> bool {
-        self.chunk_of(one_end) == self.chunk_of(other_end)
+    /// The opposite of `file`.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
+    fn unfile(&mut self, id: u32, end: u64, behind: u32, behind_end: u64) {
+        let chunk = self.chunk_of(end);
+        let shared = self.chunk_of(behind_end) == chunk;
+        let first = &mut self.firsts[chunk];
+        let was_first = *first == id;
+        let next = select_unpredictable(shared, behind, NIL);
+        *first = select_unpredictable(was_first, next, *first);
+        self.chunks.clear_if(was_first && !shared, chunk);
     }
 
     /// The first run that ends at `address` or behind it, or else the border.
     #[inline]
-    pub fn reaching(&self, nodes: &Nodes, address: u64) -> u32 {
-        let Some(chunk) = self.chunks.next(self.chunk_of(address) as u64) else { return self.border };
-        let mut id = self.firsts[chunk as usize];
-        while nodes[id].end < address {
-            id = nodes[id].place_next;
+    pub fn reaching(&self, nodes: &impl Index<u32, Output = Node>, address: u64) -> u32 {
+        let chunk = self.chunks.next(self.chunk_of(address)).unwrap_or(self.last_chunk);
+        let mut id = self.firsts[chunk];
+        loop {
+            let node = &nodes[id];
+            if node.end >= address {
+                return id;
+            }
+            id = node.place_next;
         }
-        id
     }
 
     /// All runs in ascending order.

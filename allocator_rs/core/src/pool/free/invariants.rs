@@ -56,7 +56,7 @@ impl FreeRuns {
         let mut runs = 0;
         for number in 0..BINS {
             let mut count = 0;
-            for id in self.bins.members(number) {
+            for id in self.bins.members(&self.nodes, number) {
                 let length = self.nodes[id].length();
                 if bin_of(length) != number || length > self.bins.longest() {
                     return Err(format!("the free run at {} is wrong in bin {number}", self.nodes[id].start));

@@ -1,7 +1,7 @@
 //! The free extents of a pool: every one is in exactly one free run, and no two runs touch.
 //!
 //! A run is found by length through [`bins`] and by place through [`index`]. Its data is one node of
-//! 32 bytes and a link of 8; an operation touches those, its neighbours', and an entry or two of the index.
+//! 32 bytes; an operation touches that, its neighbours', and an entry or two of the index.
 
 mod bins;
 mod bitmap;
@@ -10,8 +10,10 @@ mod index;
 mod invariants;
 mod node;
 
+use std::hint::select_unpredictable;
+
 use index::SegmentIndex;
-use node::{Node, Nodes};
+use node::Nodes;
 
 use super::run::{Span, address, segment_of};
 use bins::Bins;
@@ -33,7 +35,6 @@ impl FreeRuns {
 
     /// Adds a segment of which nothing is free yet.
     pub fn add_segment(&mut self, extents: u64) {
-        self.make_nodes();
         let border = self.nodes.add_border();
         self.segments.push(SegmentIndex::new(extents, border));
     }
@@ -58,7 +59,7 @@ impl FreeRuns {
 
     /// How many runs they form.
     pub fn runs(&self) -> usize {
-        self.nodes.used()
+        self.segments.iter().map(SegmentIndex::runs).sum()
     }
 
     /// Makes room for `runs` in all, of which so many lie in each segment.
@@ -100,7 +101,7 @@ impl FreeRuns {
     /// The first free run that has extents of `span`.
     pub fn take_behind(&mut self, span: Span, extents: u64) -> Result<bool, Span> {
         let id = self.index(span.start).reaching(&self.nodes, span.start + 1);
-        let Node { start, end, .. } = self.nodes[id];
+        let (start, end) = (self.nodes[id].start, self.nodes[id].end);
         if start < span.end {
             return Err(self.span(id));
         }
@@ -111,32 +112,50 @@ impl FreeRuns {
         Ok(fits || extents == 0)
     }
 
-    /// Makes the extents of `span` free, and one with the free runs that they touch.
-    ///
-    /// # Errors
-    /// The first free run that has extents of `span`; nothing was changed.
-    #[inline]
-    pub fn give(&mut self, span: Span) -> Result<(), Span> {
-        let found = self.index(span.start).reaching(&self.nodes, span.start);
-        let Node { end, place_next, .. } = self.nodes[found];
-        let joins_before = end == span.start;
-        let behind = if joins_before { place_next } else { found };
-        let behind_start = self.nodes[behind].start;
-        if behind_start < span.end {
-            return Err(self.span(behind));
+    /// Makes extents free, and one with the free runs that they touch; false, and nothing is changed, where one of
+    /// them is free already or the segment has no such run.
+    pub fn give(&mut self, segment: u32, offset: u64, length: u64) -> bool {
+        let start = address(segment as usize, offset);
+        let Some(segment) = self.segments.get_mut(segment as usize) else { return false };
+        if length == 0 || length > segment.extents() || offset > segment.extents() - length {
+            return false;
         }
-        self.extents += span.length();
-        match (joins_before, behind_start == span.end) {
-            (true, true) => {
-                let start = self.nodes[found].start;
-                self.remove(found);
-                self.move_start(behind, start);
+        let end = start + length;
+        let mut nodes = self.nodes.row();
+        let found = segment.reaching(&nodes, start);
+        let node = &nodes[found];
+        let (before_start, before_end) = (node.start, node.end);
+        let joins_before = before_end == start;
+        let behind = select_unpredictable(joins_before, node.place_next, found);
+        let node = &mut nodes[behind];
+        let (behind_start, behind_end) = (node.start, node.end);
+        if behind_start < end {
+            return false;
+        }
+        self.extents += length;
+        if behind_start == end {
+            let start = select_unpredictable(joins_before, before_start, start);
+            node.start = start;
+            self.bins.unlink(&mut nodes, behind, behind_end - behind_start);
+            if joins_before {
+                self.bins.unlink(&mut nodes, found, before_end - before_start);
+                segment.remove(&mut nodes, found);
             }
-            (true, false) => self.move_end(found, span.end),
-            (false, true) => self.move_start(behind, span.start),
-            (false, false) => self.insert(span, behind),
+            self.bins.link(&mut nodes, behind, behind_end - start);
+            if joins_before {
+                self.nodes.give_back(found);
+            }
+        } else if joins_before {
+            segment.move_end(&mut nodes, found, end);
+            self.bins.unlink(&mut nodes, found, before_end - before_start);
+            self.bins.link(&mut nodes, found, end - before_start);
+        } else {
+            let id = self.nodes.take_unused();
+            let mut nodes = self.nodes.row();
+            self.bins.link(&mut nodes, id, length);
+            segment.add(&mut nodes, id, Span::new(start, end), behind);
         }
-        Ok(())
+        true
     }
 
     /// Makes the extents of `span` free, which lies behind all free runs of its segment and touches none.
@@ -176,72 +195,72 @@ impl FreeRuns {
     }
 
     /// Adds a run in front of the run `behind`.
-    #[inline]
     fn insert(&mut self, span: Span, behind: u32) {
-        self.make_nodes();
-        let id = self.nodes.add(span.start, span.end);
-        self.bins.link(id, span.length());
-        self.segments[segment_of(span.start)].add(&mut self.nodes, id, behind);
+        let id = self.nodes.take_unused();
+        let mut nodes = self.nodes.row();
+        self.bins.link(&mut nodes, id, span.length());
+        self.segments[segment_of(span.start)].add(&mut nodes, id, span, behind);
     }
 
-    #[inline]
     fn remove(&mut self, id: u32) {
-        let start = self.nodes[id].start;
-        self.segments[segment_of(start)].remove(&mut self.nodes, id);
-        self.bins.unlink(id, self.nodes[id].length());
-        self.nodes.remove(id);
+        let mut nodes = self.nodes.row();
+        let node = &nodes[id];
+        let (start, length) = (node.start, node.length());
+        self.bins.unlink(&mut nodes, id, length);
+        self.segments[segment_of(start)].remove(&mut nodes, id);
+        self.nodes.give_back(id);
     }
 
     /// Gives a run another start; the index need not know.
-    #[inline]
     fn move_start(&mut self, id: u32, start: u64) {
-        let node = &mut self.nodes[id];
+        let mut nodes = self.nodes.row();
+        let node = &mut nodes[id];
         let (old, new) = (node.length(), node.end - start);
         node.start = start;
-        self.bins.unlink(id, old);
-        self.bins.link(id, new);
+        self.bins.unlink(&mut nodes, id, old);
+        self.bins.link(&mut nodes, id, new);
     }
 
-    #[inline]
     fn move_end(&mut self, id: u32, end: u64) {
-        let Node { start, end: old_end, .. } = self.nodes[id];
-        self.bins.unlink(id, old_end - start);
-        self.bins.link(id, end - start);
-        let segment = &mut self.segments[segment_of(start)];
-        if segment.same_place(old_end, end) {
-            self.nodes[id].end = end;
-            return;
-        }
-        segment.unfile(&self.nodes, id);
-        self.nodes[id].end = end;
-        segment.file(&self.nodes, id);
-    }
-
-    #[inline]
-    fn make_nodes(&mut self) {
-        if self.nodes.all_used() {
-            self.make_more_nodes();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn make_more_nodes(&mut self) {
-        let nodes = self.nodes.make_more();
-        self.bins.add_links(nodes);
+        let mut nodes = self.nodes.row();
+        let node = &nodes[id];
+        let (start, old_end) = (node.start, node.end);
+        self.bins.unlink(&mut nodes, id, old_end - start);
+        self.bins.link(&mut nodes, id, end - start);
+        self.segments[segment_of(start)].move_end(&mut nodes, id, end);
     }
 
     /// Takes the first extents of a run.
-    #[inline]
-    fn take_front(&mut self, id: u32, length: u64) -> Span {
-        let Node { start, end, .. } = self.nodes[id];
+    fn take_front(&mut self, id: u32, length: u64) -> u64 {
+        let (start, end) = (self.nodes[id].start, self.nodes[id].end);
         self.extents -= length;
         if start + length == end {
             self.remove(id);
         } else {
             self.move_start(id, start + length);
         }
-        Span::new(start, start + length)
+        start
+    }
+
+    /// Takes the first extents of the newest run of a bin; `None` where that is too short.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
+    fn take_front_of_newest(&mut self, bin: usize, length: u64) -> Option<u64> {
+        let mut nodes = self.nodes.row();
+        let id = self.bins.newest(bin);
+        let node = &mut nodes[id];
+        let start = node.start;
+        let rest = (node.end - start).checked_sub(length)?;
+        self.extents -= length;
+        if rest == 0 {
+            self.bins.pop(&mut nodes, id, bin);
+            self.segments[segment_of(start)].remove(&mut nodes, id);
+            self.nodes.give_back(id);
+        } else {
+            node.start = start + length;
+            self.bins.shorten(&mut nodes, id, bin, rest);
+        }
+        Some(start)
     }
 
     #[inline]
@@ -259,15 +278,14 @@ impl FreeRuns {
         let bins = std::iter::successors(self.bins.filled_up_to(usize::MAX), |&bin| {
             bin.checked_sub(1).and_then(|below| self.bins.filled_up_to(below))
         });
-        bins.map(|bin| self.bins.members(bin).map(|id| self.span(id)).collect())
+        bins.map(|bin| self.bins.members(&self.nodes, bin).map(|id| self.span(id)).collect())
     }
 
     /// Bytes of memory that the free runs need, and bytes that the pool needs whatever its free runs.
     pub fn memory_bytes(&self) -> (usize, usize) {
-        let (links, rings) = self.bins.memory_bytes();
         let segments: usize = self.segments.iter().map(SegmentIndex::memory_bytes).sum();
-        let fixed = rings + self.segments.capacity() * size_of::<SegmentIndex>();
-        (self.nodes.memory_bytes() + links + segments, fixed)
+        let fixed = self.bins.memory_bytes() + self.segments.capacity() * size_of::<SegmentIndex>();
+        (self.nodes.memory_bytes() + segments, fixed)
     }
 
     /// The address behind the last extent of a segment.

@@ -1,9 +1,12 @@
 //! The free runs themselves: 32 bytes each, linked by number.
 
-/// No node.
+use std::ops::{Index, IndexMut};
+
+/// No node. There is a node of that number, which nobody reads: where a run has no neighbour, links are
+/// written to it, so that no branch has to ask.
 pub const NIL: u32 = 0;
 
-/// A free run, in the ring of its segment, which is in ascending order.
+/// A free run, in the ring of its segment, which is in ascending order, and in the list of its bin.
 ///
 /// Aligned to its size, so that it lies in one cache line.
 #[derive(Clone, Copy, Debug)]
@@ -16,9 +19,14 @@ pub struct Node {
     pub place_previous: u32,
     /// Of an unused node, the next unused one.
     pub place_next: u32,
+    /// The next newer run of the bin, or else `NIL`.
+    pub bin_previous: u32,
+    /// The next older run of the bin, or else `NIL`.
+    pub bin_next: u32,
 }
 
-const UNUSED: Node = Node { start: 0, end: 0, place_previous: NIL, place_next: NIL };
+const UNUSED: Node =
+    Node { start: 0, end: 0, place_previous: NIL, place_next: NIL, bin_previous: NIL, bin_next: NIL };
 
 impl Node {
     #[inline]
@@ -32,43 +40,43 @@ impl Node {
 pub struct Nodes {
     all: Vec<Node>,
     first_unused: u32,
-    used: usize,
 }
 
 impl Nodes {
     pub fn new() -> Self {
-        Self { all: vec![UNUSED], first_unused: NIL, used: 0 }
+        Self { all: vec![UNUSED], first_unused: NIL }
     }
 
     /// A node that the ring of a segment begins and ends at: behind all runs.
     pub fn add_border(&mut self) -> u32 {
-        let id = self.add(u64::MAX, u64::MAX);
-        self.used -= 1;
-        self[id].place_previous = id;
-        self[id].place_next = id;
+        let id = self.take_unused();
+        let border = Node { start: u64::MAX, end: u64::MAX, place_previous: id, place_next: id, ..UNUSED };
+        self.all[id as usize] = border;
         id
     }
 
-    pub fn used(&self) -> usize {
-        self.used
-    }
-
-    /// A node that is in no list yet.
+    /// A node that is in no list. Its fields are anything.
     #[inline]
-    pub fn add(&mut self, start: u64, end: u64) -> u32 {
-        self.used += 1;
+    pub fn take_unused(&mut self) -> u32 {
+        if self.first_unused == NIL {
+            self.make_more();
+        }
         let id = self.first_unused;
-        debug_assert_ne!(id, NIL, "there is a node to add");
         self.first_unused = self[id].place_next;
-        self[id] = Node { start, end, ..UNUSED };
         id
     }
 
+    /// Gives a node back that is in no list any more.
     #[inline]
-    pub fn remove(&mut self, id: u32) {
-        self.used -= 1;
-        self[id] = Node { place_next: self.first_unused, ..UNUSED };
+    pub fn give_back(&mut self, id: u32) {
+        self.all[id as usize].place_next = self.first_unused;
         self.first_unused = id;
+    }
+
+    /// All nodes, to write to.
+    #[inline]
+    pub fn row(&mut self) -> Row<'_> {
+        Row(&mut self.all)
     }
 
     pub fn reserve(&mut self, nodes: usize) {
@@ -80,29 +88,23 @@ impl Nodes {
         self.all.capacity() * size_of::<Node>()
     }
 
-    /// Whether the next node to be added has yet to be made.
-    #[inline]
-    pub fn all_used(&self) -> bool {
-        self.first_unused == NIL
-    }
-
-    /// Makes a few nodes more, and answers with how many there are then.
-    pub fn make_more(&mut self) -> usize {
+    #[cold]
+    #[inline(never)]
+    fn make_more(&mut self) {
         // By an eighth, not by doubling: half-empty memory would be most of what a free run costs.
         let old = self.all.len();
         let new = self.all.capacity().max(old + old / 8 + 32);
-        assert!(new < u32::MAX as usize / 2, "more than two thousand million free runs");
+        assert!(new < u32::MAX as usize, "more than four thousand million free runs");
         self.all.reserve_exact(new - old);
         for id in old..new {
             let next = if id + 1 < new { id as u32 + 1 } else { NIL };
             self.all.push(Node { place_next: next, ..UNUSED });
         }
         self.first_unused = old as u32;
-        new
     }
 }
 
-impl std::ops::Index<u32> for Nodes {
+impl Index<u32> for Nodes {
     type Output = Node;
 
     #[inline]
@@ -111,9 +113,21 @@ impl std::ops::Index<u32> for Nodes {
     }
 }
 
-impl std::ops::IndexMut<u32> for Nodes {
+/// The nodes as a slice, whose place and length stay in registers: those of a vector are read again after each write.
+pub struct Row<'a>(&'a mut [Node]);
+
+impl Index<u32> for Row<'_> {
+    type Output = Node;
+
+    #[inline]
+    fn index(&self, id: u32) -> &Node {
+        &self.0[id as usize]
+    }
+}
+
+impl IndexMut<u32> for Row<'_> {
     #[inline]
     fn index_mut(&mut self, id: u32) -> &mut Node {
-        &mut self.all[id as usize]
+        &mut self.0[id as usize]
     }
 }
