@@ -15,6 +15,7 @@ from csi_core import handles
 from csi_core.errors import FailedPrecondition, NotFound, OutOfRange
 from csi_core.faults import fault
 from csi_core.model import ContentSource, SizeRange, SourceKind, Volume, VolumeMode, VolumeSpec
+from csi_core.sizes import choose_size, whole_size
 
 __all__ = [
     "GRANULARITY_BYTES",
@@ -195,10 +196,14 @@ def _source(pool: Pool, kind: SourceKind, key: str) -> VolumeRecord | SnapshotRe
 
 
 def _chosen_size(pool: Pool, spec: VolumeSpec, at_least_bytes: int) -> int:
-    wanted = spec.size.required_bytes or at_least_bytes or min(_DEFAULT_BYTES, spec.size.limit_bytes or _DEFAULT_BYTES)
-    if wanted < at_least_bytes:
-        raise OutOfRange(f"{wanted} bytes are asked for, and the source has {at_least_bytes}; ask for at least that")
-    return _rounded(pool, spec.size, max(wanted, _smallest_filesystem(spec), MINIMUM_BYTES))
+    size_bytes = choose_size(
+        spec.size,
+        granularity_bytes=GRANULARITY_BYTES,
+        minimum_bytes=max(_smallest_filesystem(spec), MINIMUM_BYTES),
+        default_bytes=_DEFAULT_BYTES,
+        source_bytes=at_least_bytes,
+    )
+    return _fitting(pool, size_bytes)
 
 
 def _initial_size(spec: VolumeSpec, parameters: LoopParameters, size_bytes: int) -> int:
@@ -211,10 +216,7 @@ def _smallest_filesystem(spec: VolumeSpec) -> int:
     return max((_SMALLEST_FILESYSTEM_BYTES.get(c.fs_type, 0) for c in spec.capabilities), default=0)
 
 
-def _rounded(pool: Pool, size: SizeRange, wanted_bytes: int) -> int:
-    size_bytes = -(-wanted_bytes // GRANULARITY_BYTES) * GRANULARITY_BYTES
-    if size.limit_bytes and size_bytes > size.limit_bytes:
-        raise OutOfRange(f"the volume would have {size_bytes} bytes, and the limit is {size.limit_bytes}")
+def _fitting(pool: Pool, size_bytes: int) -> int:
     if size_bytes > pool.layout.largest_volume_bytes:
         raise OutOfRange(
             f"{size_bytes} bytes are asked for, and {pool.layout.container} holds at most "
@@ -232,7 +234,7 @@ def expand(pool: Pool, key: str, size: SizeRange) -> int:
     with pool.claims.exclusive(key):
         record = existing(pool, key)
         if size.required_bytes > record.size_bytes:
-            record = _grow(pool, record, _rounded(pool, size, size.required_bytes))
+            record = _grow(pool, record, _fitting(pool, whole_size(size, size.required_bytes, GRANULARITY_BYTES)))
         pool.layout.fit(record)
         return record.size_bytes
 

@@ -21,6 +21,7 @@ from csi_core.background import Task
 from csi_core.errors import FailedPrecondition, NotFound, OutOfRange
 from csi_core.faults import fault
 from csi_core.model import ContentSource, PublishRequest, SizeRange, SourceKind, VolumeSpec
+from csi_core.sizes import choose_size, whole_size
 
 __all__ = ["create", "delete", "existing", "expand", "modify", "publish", "unpublish"]
 
@@ -120,18 +121,17 @@ def _source(storage: Storage, source: ContentSource) -> Record:
 
 
 def _chosen_size(size: SizeRange, at_least_bytes: int) -> int:
-    default = DECLARATION.default_size_bytes
-    wanted = size.required_bytes or at_least_bytes or min(default, size.limit_bytes or default)
-    if wanted < at_least_bytes:
-        raise OutOfRange(f"{wanted} bytes are asked for, and the source has {at_least_bytes}; ask for at least that")
-    return _rounded(size, max(wanted, DECLARATION.minimum_size_bytes))
+    size_bytes = choose_size(
+        size,
+        granularity_bytes=DECLARATION.size_granularity_bytes,
+        minimum_bytes=DECLARATION.minimum_size_bytes,
+        default_bytes=DECLARATION.default_size_bytes,
+        source_bytes=at_least_bytes,
+    )
+    return _fitting(size_bytes)
 
 
-def _rounded(size: SizeRange, wanted_bytes: int) -> int:
-    granularity = DECLARATION.size_granularity_bytes
-    size_bytes = -(-wanted_bytes // granularity) * granularity
-    if size.limit_bytes and size_bytes > size.limit_bytes:
-        raise OutOfRange(f"the volume would have {size_bytes} bytes, and the limit is {size.limit_bytes}")
+def _fitting(size_bytes: int) -> int:
     if size_bytes > _LARGEST_BYTES:
         raise OutOfRange(f"{size_bytes} bytes are asked for, and a volume has at most {_LARGEST_BYTES}")
     return size_bytes
@@ -147,7 +147,7 @@ def expand(storage: Storage, key: str, size: SizeRange) -> int:
     """
     record = existing(storage, key)
     if size.required_bytes > record.size_bytes:
-        size_bytes = _rounded(size, size.required_bytes)
+        size_bytes = _fitting(whole_size(size, size.required_bytes, DECLARATION.size_granularity_bytes))
         charge_bytes = storage.charge(size_bytes)
         with storage.reserve(max(0, charge_bytes - record.charge_bytes)) as reservation:
             record = replace(record, size_bytes=size_bytes, charge_bytes=max(charge_bytes, record.charge_bytes))

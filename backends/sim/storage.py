@@ -1,4 +1,4 @@
-"""What the hooks stand on: records, content, ledger and nodes, and the rules for handles, sizes and pages."""
+"""What the hooks stand on: records, content, ledger and nodes, and the rules for handles and pages."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TypeVar
 from backends.sim.content import BLOCK_BYTES, Content
 from backends.sim.options import SimOptions, SimSecrets
 from backends.sim.records import Records, VolumeRecord
-from csi_core.errors import InvalidArgument, NotFound, OutOfRange, Unauthenticated
+from csi_core.errors import InvalidArgument, NotFound, Unauthenticated
 from csi_core.ledger import Ledger
 from csi_core.locks import Key, KeyedLocks
-from csi_core.model import Page, SizeRange, Snapshot, Volume
+from csi_core.model import Page, Snapshot, Volume
 from csi_core.parameters import Parameters
 
-__all__ = ["DEFAULT_BYTES", "GRANULARITY_BYTES", "MINIMUM_BYTES", "SimStorage", "choose_size", "handle_of", "page_of"]
+__all__ = ["DEFAULT_BYTES", "GRANULARITY_BYTES", "MINIMUM_BYTES", "SimStorage", "handle_of", "page_of"]
 
 GRANULARITY_BYTES = BLOCK_BYTES
 MINIMUM_BYTES = 1 << 20
@@ -85,21 +85,6 @@ class SimStorage:
 def handle_of(kind: str, name: str) -> str:
     """One name, one handle: for names of any length, case and script, and safe as a file name."""
     return f"{kind}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
-
-
-def choose_size(size: SizeRange, at_least_bytes: int = 0) -> int:
-    """The size of a volume in bytes: as wanted, whole blocks, never below ``at_least_bytes`` (its source).
-
-    Raises:
-        OutOfRange: the range holds no such size.
-    """
-    wanted = size.required_bytes or max(at_least_bytes, min(DEFAULT_BYTES, size.limit_bytes or DEFAULT_BYTES))
-    chosen = -(-max(wanted, at_least_bytes, MINIMUM_BYTES) // GRANULARITY_BYTES) * GRANULARITY_BYTES
-    if not size.required_bytes and size.limit_bytes and chosen - size.limit_bytes in range(1, GRANULARITY_BYTES):
-        chosen -= GRANULARITY_BYTES
-    if chosen < at_least_bytes or not size.admits(chosen):
-        raise OutOfRange(f"no volume of {size.required_bytes} to {size.limit_bytes} bytes can be made; try {chosen}")
-    return chosen
 
 
 def page_of(entries: Iterable[T], cursor: str, limit: int) -> Page[T]:

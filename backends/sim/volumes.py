@@ -7,7 +7,7 @@ from dataclasses import replace
 from backends.sim.injection import Injection, simulated
 from backends.sim.options import SimParameters
 from backends.sim.records import Publication, SnapshotRecord, VolumeRecord
-from backends.sim.storage import GRANULARITY_BYTES, MINIMUM_BYTES, SimStorage, choose_size, handle_of, page_of
+from backends.sim.storage import DEFAULT_BYTES, GRANULARITY_BYTES, MINIMUM_BYTES, SimStorage, handle_of, page_of
 from csi_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NoSpace, NotFound
 from csi_core.faults import fault
 from csi_core.model import (
@@ -26,6 +26,7 @@ from csi_core.model import (
     VolumeSpec,
 )
 from csi_core.parameters import Parameters
+from csi_core.sizes import choose_size, whole_size
 
 __all__ = ["VolumeHooks"]
 
@@ -48,7 +49,13 @@ class VolumeHooks:
         if record := self.storage.records.volumes.get(handle):
             return Existing(record.answer())
         source_bytes = self._source_bytes(spec.source, spec.volume_mode) if spec.source else 0
-        size_bytes = choose_size(spec.size, source_bytes)
+        size_bytes = choose_size(
+            spec.size,
+            granularity_bytes=GRANULARITY_BYTES,
+            minimum_bytes=MINIMUM_BYTES,
+            default_bytes=DEFAULT_BYTES,
+            source_bytes=source_bytes,
+        )
         thin = isinstance(spec.parameters, SimParameters) and spec.parameters.provisioning == "thin"
         charge_bytes = self.storage.ledger.charge(thin, size_bytes)
         with self.storage.ledger.reserve(charge_bytes) as reservation:
@@ -111,7 +118,7 @@ class VolumeHooks:
         record = self.storage.volume(handle)
         if record.volume.size_bytes >= size.required_bytes:
             return record.volume.size_bytes
-        size_bytes = choose_size(size)
+        size_bytes = whole_size(size, size.required_bytes, GRANULARITY_BYTES)
         charge_bytes = self.storage.ledger.charge(record.thin, size_bytes)
         with self.storage.ledger.reserve(charge_bytes - record.charge_bytes) as reservation:
             self.storage.content.grow(handle, size_bytes)

@@ -33,9 +33,10 @@ from csi_core.model import (
     VolumeSpec,
 )
 from csi_core.parameters import Parameters, SizeBytes, explain, keys
+from csi_core.sizes import choose_size
 
 HANDLE = re.compile(r"dir-[0-9a-f]{32}")
-BLOCK_BYTES = 4096
+BLOCK_BYTES, MINIMUM_BYTES, DEFAULT_BYTES = 4 << 10, 1 << 20, 1 << 30
 
 
 class DirectoryOptions(Parameters):
@@ -71,6 +72,8 @@ class DirectoryBackend:
             reach=Reach.NODE_LOCAL,
             access={VolumeMode.FILESYSTEM: frozenset(m for m in AccessMode if not m.multi_node)},
             size_granularity_bytes=BLOCK_BYTES,
+            minimum_size_bytes=MINIMUM_BYTES,
+            default_size_bytes=DEFAULT_BYTES,
         )
 
     @hookimpl
@@ -80,10 +83,9 @@ class DirectoryBackend:
         with self._locks.hold("create_volume", Key("directory", handle)):
             if volume := self._read(handle):
                 return Existing(volume)
-            wanted = spec.size.required_bytes or min(
-                self.describe().default_size_bytes, spec.size.limit_bytes or 1 << 62
+            size_bytes = choose_size(
+                spec.size, granularity_bytes=BLOCK_BYTES, minimum_bytes=MINIMUM_BYTES, default_bytes=DEFAULT_BYTES
             )
-            size_bytes = max(-(-wanted // BLOCK_BYTES) * BLOCK_BYTES, self.describe().minimum_size_bytes)
             if size_bytes > self._options.capacity:
                 raise NoSpace(f"{size_bytes} bytes are more than the option capacity allows, {self._options.capacity}")
             volume = Volume(handle, spec.name, size_bytes, dict(spec.recorded))
