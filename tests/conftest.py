@@ -24,7 +24,8 @@ TIERS = (
     *("lvm", "nfs", "kernel"),
 )
 WAITING_TIERS = frozenset({"conformance", "crash"})
-"""They start servers and wait for them, and none watches the clock: in a run of everything they run beside the rest."""
+"""They start servers and wait for them, and none watches the clock, as the tests of killed backends in other tiers: in a
+run of everything they run beside the rest."""
 TESTS = Path(__file__).parent
 CAP_SYS_ADMIN = 1 << 21
 SHOWN_BYTES = 4096
@@ -117,7 +118,7 @@ def pytest_configure(config: pytest.Config) -> None:
         group_of=lambda item: tier_of(item.path),
         beside=True,
         before_boot=build_for,
-        waits=lambda item: everything(config) and tier_of(item.path) in WAITING_TIERS,
+        waits=lambda item: everything(config) and waits(item),
     )
     # A shell's background job ignores Ctrl-C, and so would every process that the tests start and interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -217,6 +218,12 @@ def tier_of(path: Path) -> str:
     return path.relative_to(TESTS).parts[0] if path.is_relative_to(TESTS) else "elsewhere"
 
 
+def waits(item: pytest.Item) -> bool:
+    """Whether a test that runs here mostly waits; see WAITING_TIERS."""
+    known = tier_of(item.path) in WAITING_TIERS or item.path.stem.endswith("_killed")
+    return known and not guest_plugin.runs_in_guest(item)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {tier: number for number, tier in enumerate(TIERS)}
@@ -224,7 +231,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: (
             guest_plugin.runs_in_guest(item),
-            tier_of(item.path) in WAITING_TIERS,
+            waits(item),
             rank.get(tier_of(item.path), len(TIERS)),
         )
     )
