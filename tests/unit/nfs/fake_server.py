@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from backends.nfs.export import ExportMode
@@ -88,3 +89,18 @@ def case_on(root: Path, server: FakeServer, **export: object) -> BackendCase:
     (root / "root").mkdir(exist_ok=True)
     mutable = ({"squash": "root"}, {"squash": "none", "writes": "async"})
     return BackendCase(lambda: LocalNfs(options(root, **export), server), mutable=mutable)
+
+
+def data(case: BackendCase, handle: str) -> Path:
+    """The content of a volume."""
+    volume = case.backend.get_volume(handle)
+    assert volume is not None
+    return Path(volume.context["share"])
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+    """What is done in the background has so long."""
+    give_up_at = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up_at, "not in time"
+        time.sleep(0.02)

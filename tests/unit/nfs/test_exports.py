@@ -15,17 +15,6 @@ from csi_core.testing.contract import BackendCase
 FILESYSTEM = VolumeMode.FILESYSTEM
 
 
-@pytest.fixture
-def server() -> FakeServer:
-    return FakeServer()
-
-
-@pytest.fixture
-def case(tmp_path: Path, server: FakeServer):
-    with case_on(tmp_path, server, size_enforcement="none", capacity="8Gi") as case:
-        yield case
-
-
 def publish(case: BackendCase, handle: str, node_id: str, mode: AccessMode, *, read_only: bool = False) -> None:
     case.backend.publish_volume(PublishRequest(handle, node_id, VolumeCapability(FILESYSTEM, mode), read_only))
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_server import FakeServer, case_on
 
 from backends.nfs import groups
 from backends.nfs.options import NfsSnapshotParameters
@@ -16,12 +14,6 @@ from csi_core.testing.contract import BackendCase
 
 FILESYSTEM = VolumeMode.FILESYSTEM
 RWX = VolumeCapability(FILESYSTEM, AccessMode.MULTI_NODE_MULTI_WRITER)
-
-
-@pytest.fixture
-def case(tmp_path: Path) -> Iterator[BackendCase]:
-    with case_on(tmp_path, FakeServer(), size_enforcement="none", capacity="8Gi") as case:
-        yield case
 
 
 @pytest.fixture
