@@ -118,6 +118,7 @@ class PodTests(Selection):
             with refused(Code.NOT_FOUND):
                 driver.call(driver.server.node.NodeGetVolumeStats, request)
 
+    @needs("find_source")  # without it nobody knows what is mounted, and the path is believed
     def test_stats_of_something_else(self, driver: DriverCase) -> None:
         """NOT_FOUND for a path where something is mounted that is not this volume."""
         mode = self.volume_modes[0]
