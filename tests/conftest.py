@@ -24,8 +24,8 @@ TIERS = (
     *("lvm", "nfs", "kernel"),
 )
 WAITING_TIERS = frozenset({"conformance", "crash"})
-"""They start servers and wait for them, and none watches the clock, as the tests of killed backends in other tiers: in a
-run of everything they run beside the rest."""
+"""They start servers and wait for them, and none watches the clock; so do tests of killed backends in other tiers. In
+a run of everything they run beside the rest."""
 TESTS = Path(__file__).parent
 CAP_SYS_ADMIN = 1 << 21
 SHOWN_BYTES = 4096
