@@ -19,7 +19,7 @@ import pytest
 from backends.loop.extents import growth, writeback
 from backends.loop.options import SegmentOptions
 from csi_core import faults
-from csi_core.errors import Busy, InvalidArgument
+from csi_core.errors import Busy, InvalidArgument, NoSpace
 from csi_core.health import HealthKind
 from csi_core.model import AccessMode, SizeRange, VolumeCapability, VolumeMode
 from csi_core.node.mounts import KernelMounts
@@ -258,6 +258,18 @@ def test_it_begins_with_a_part_of_what_is_claimed(make_elastic: MakeElastic) -> 
         assert volume.size_bytes == claimed_bytes
         assert cluster.pool.layout.present_bytes(cluster.key(volume)) == begins_bytes
         cluster.delete(volume)
+
+
+def test_without_overcommit_a_claim_counts_in_full_from_the_start(make_elastic: MakeElastic) -> None:
+    """So nobody who was admitted finds the pool full before his claim is."""
+    cluster = make_elastic(101 * MIB)
+    cluster.create("first", 80 * MIB, initialSize="4Mi")
+    assert cluster.pool.layout.space()[1] == 96 * MIB
+    with pytest.raises(NoSpace):
+        cluster.create("second", 40 * MIB, initialSize="4Mi")
+    cluster.options["pools"]["local"]["overcommit"] = 2  # type: ignore[index]
+    cluster.restart()
+    cluster.create("second", 40 * MIB, initialSize="4Mi")
 
 
 def test_raw_block_is_refused_and_says_what_to_ask_for(make_elastic: MakeElastic) -> None:

@@ -110,11 +110,14 @@ def test_a_pool_is_made_grown_and_shown(pool: Run, options, directory: Path, ser
 def test_the_map_is_a_picture(pool: Run, serve, tmp_path: Path) -> None:
     pool("create")
     cluster = serve()
-    thick(cluster, "a", 16 * MIB)
-    pool("show", "--image", tmp_path / "map.svg")
+    cluster.snapshot("s", thick(cluster, "a", 8 * MIB))
+    gone = cluster.key(thick(cluster, "gone", 8 * MIB))
+    cluster.pool.database.execute("INSERT INTO trash VALUES (?, 0)", (gone,))  # not zeroed yet
+    text = pool("show", "--image", tmp_path / "map.svg")
+    assert {"█", "▓", "▒", "·"} <= set(text.split("█ volume")[0]), "before the legend"
     root = ElementTree.fromstring((tmp_path / "map.svg").read_text())
     colours = [rect.get("fill") for rect in root.iter("{http://www.w3.org/2000/svg}rect")]
-    assert {"#3b6ea8", "#e6e6e6"} <= set(colours)
+    assert {"#3b6ea8", "#6aa84f", "#cc8400", "#e6e6e6"} <= set(colours[:-4]), "before the legend"
     pool("show", "--image", tmp_path / "map.png")
     content = (tmp_path / "map.png").read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
@@ -124,7 +127,7 @@ def test_the_map_is_a_picture(pool: Run, serve, tmp_path: Path) -> None:
     (length,) = struct.unpack_from(">I", content, at - 4)
     pixels = zlib.decompress(content[at + 4 : at + 4 + length])
     assert len(pixels) == height * (width + 1)
-    assert {0, 3} <= set(pixels[1:])
+    assert {0, 1, 2, 3} <= set(pixels[1:])
     assert "ends in .svg or .png" in pool("show", "--image", tmp_path / "map.jpeg", code=2)
 
 
