@@ -17,6 +17,7 @@ from unittest.mock import Mock
 
 import grpc
 import pytest
+import structlog
 from fake_driver import Client, create_request, refuses
 from test_calls import Stuck
 
@@ -142,7 +143,13 @@ def test_backends_are_not_stopped_under_a_call(client: Client) -> None:
     assert not client.server.stop(0.1)
     assert not client.runtime.stopped
     assert under_way.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
-    stuck.go.set()
+    with structlog.testing.capture_logs() as logs:
+        stuck.go.set()
+        deadline = time.monotonic() + 5
+        while not any(log["event"] == "served" for log in logs) and time.monotonic() < deadline:
+            time.sleep(0.005)
+    assert client.server.stop(0)
+    assert client.runtime.stopped == [True]
 
 
 PROCESS = """
