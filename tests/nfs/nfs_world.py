@@ -122,6 +122,11 @@ class NfsCluster(Cluster):
         super().unstage(volume_id)
         self.keep_out(volume_id)
 
+    def modify(self, volume_id: str, **parameters: str) -> None:
+        """ControllerModifyVolume."""
+        request = pb.ControllerModifyVolumeRequest(volume_id=volume_id, mutable_parameters=parameters)
+        self.server.controller.ControllerModifyVolume(request, timeout=CALL_S)
+
     def grow(self, volume_id: str, size_bytes: int) -> int:
         """ControllerExpandVolume: nothing is left to do on the node."""
         request = pb.ControllerExpandVolumeRequest(
