@@ -14,9 +14,8 @@ from backends.loop.extents import dm
 from backends.loop.extents.layout import ExtentsLayout
 from backends.loop.options import SegmentOptions
 from csi_core.errors import Busy, NoSpace
-from csi_core.model import (
-    SizeRange,
-)
+from csi_core.model import SizeRange
+from csi_core.testing.devices import loop_device
 
 from .packed import MIB, Packed, holes
 
@@ -111,6 +110,31 @@ def test_a_block_device_needs_no_loop_device(host: Path, small_disk: Path) -> No
         assert not [found for found in loopdev.attached() if str(small_disk) in found.backing_path]
     finally:
         packed.close()
+
+
+def test_no_discard_gets_through_after_a_growth_either(host: Path) -> None:
+    """The kernel sets a device's limits anew with each table."""
+    image = host / "image"
+    with image.open("wb") as file:
+        file.truncate(65 * MIB)
+    with loop_device(image) as disk:
+        assert queue(disk, "discard_max_bytes") > 0
+        packed = Packed(host, [SegmentOptions(path=disk)])
+        try:
+            volume = packed.create("a", 8 * MIB)
+            device = packed.attach(volume)
+            packed.backend.expand_volume(volume.handle, SizeRange(16 * MIB))
+            assert int((Path("/sys/block") / device.name / "size").read_text()) * 512 == 16 * MIB
+            assert queue(device, "discard_max_bytes") == 0
+            (Path("/sys/block") / device.name / "queue/discard_max_bytes").write_text(str(MIB))
+            assert packed.attach(volume) == device
+            assert queue(device, "discard_max_bytes") == 0, "as after a kill just before it was set"
+        finally:
+            packed.close()
+
+
+def queue(device: Path, name: str) -> int:
+    return int((Path("/sys/block") / device.name / "queue" / name).read_text())
 
 
 def test_a_file_of_one_piece_is_a_loop_device_and_the_shared_one_goes_with_its_last_user(host: Path) -> None:

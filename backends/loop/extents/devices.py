@@ -84,6 +84,7 @@ class Devices:
             raise FailedPrecondition(f"{key} is attached read-only as {device.node}; unstage it first")
         if isinstance(device, DmDevice) and device.active:
             self.fit(key, runs, size_bytes)
+            dm.refuse_discards(device)  # a process may have been killed before it did
             return device
         if not read_only:
             for run in runs:

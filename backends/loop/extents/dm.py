@@ -19,7 +19,7 @@ from typing import Final
 
 from csi_core.errors import Busy, StorageFailure
 
-__all__ = ["DmDevice", "Piece", "available", "create", "find", "reload", "remove"]
+__all__ = ["DmDevice", "Piece", "available", "create", "find", "refuse_discards", "reload", "remove"]
 
 _CONTROL: Final = Path("/dev/mapper/control")
 _MISC: Final = Path("/proc/misc")
@@ -117,10 +117,14 @@ def create(name: str, uuid: str, pieces: Sequence[Piece], *, read_only: bool) ->
     except OSError as error:
         raise StorageFailure(f"device-mapper refuses {name}: {error.strerror}") from error
     _wait_for_node(device)
-    # Nothing that would punch a hole into a shared file gets through; a discard is a hint, so nobody misses it.
+    refuse_discards(device)
+    return device
+
+
+def refuse_discards(device: DmDevice) -> None:
+    """Let none get through: one would punch a hole into a shared file. It is a hint, so nobody misses it."""
     with suppress(OSError):
         (_SYS_BLOCK / device.node.name / "queue/discard_max_bytes").write_text("0", encoding="ascii")
-    return device
 
 
 def reload(uuid: str, pieces: Sequence[Piece], *, read_only: bool) -> None:
@@ -132,11 +136,12 @@ def reload(uuid: str, pieces: Sequence[Piece], *, read_only: bool) -> None:
     try:
         _call(_DM_TABLE_LOAD, uuid=uuid, flags=_READ_ONLY if read_only else 0, pieces=pieces)
         # One call suspends, swaps the tables and resumes: killed around it, the device is never left suspended.
-        _call(_DM_DEV_SUSPEND, uuid=uuid, flags=_SKIP_LOCKFS | _NOFLUSH)
+        device = _device(_call(_DM_DEV_SUSPEND, uuid=uuid, flags=_SKIP_LOCKFS | _NOFLUSH))
     except OSError as error:
         with suppress(OSError):
             _call(_DM_TABLE_CLEAR, uuid=uuid)
         raise StorageFailure(f"device-mapper refuses to grow {uuid}: {error.strerror}") from error
+    refuse_discards(device)  # the kernel sets a device's limits anew with each table
 
 
 def remove(uuid: str) -> None:
