@@ -17,7 +17,8 @@ impl Bitmap {
         Self { words: vec![0; words], filled }
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
     pub fn set(&mut self, bit: usize) {
         let word = &mut self.words[bit >> 6];
         let was_empty = *word == 0;
@@ -27,12 +28,13 @@ impl Bitmap {
         }
     }
 
-    /// Removes a number, or does nothing.
-    #[inline]
+    /// Removes a member, or does nothing.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
     pub fn clear_if(&mut self, wanted: bool, bit: usize) {
         let word = &mut self.words[bit >> 6];
         *word &= !(u64::from(wanted) << (bit & 63));
-        if (*word == 0) & wanted {
+        if *word == 0 {
             self.empty(bit >> 6);
         }
     }

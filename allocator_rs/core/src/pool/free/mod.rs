@@ -117,38 +117,23 @@ impl FreeRuns {
     pub fn give(&mut self, segment: u32, offset: u64, length: u64) -> bool {
         let start = address(segment as usize, offset);
         let Some(segment) = self.segments.get_mut(segment as usize) else { return false };
-        if length == 0 || length > segment.extents() || offset > segment.extents() - length {
+        if length.wrapping_sub(1) >= segment.extents() || offset > segment.extents() - length {
             return false;
         }
         let end = start + length;
-        let mut nodes = self.nodes.row();
-        let found = segment.reaching(&nodes, start);
+        let nodes = self.nodes.row();
+        let found = segment.reaching_at(&nodes, offset, start);
         let node = &nodes[found];
-        let (before_start, before_end) = (node.start, node.end);
-        let joins_before = before_end == start;
+        let joins_before = node.end == start;
         let behind = select_unpredictable(joins_before, node.place_next, found);
-        let node = &mut nodes[behind];
-        let (behind_start, behind_end) = (node.start, node.end);
+        let behind_start = nodes[behind].start;
         if behind_start < end {
             return false;
         }
         self.extents += length;
-        if behind_start == end {
-            let start = select_unpredictable(joins_before, before_start, start);
-            node.start = start;
-            self.bins.unlink(&mut nodes, behind, behind_end - behind_start);
-            if joins_before {
-                self.bins.unlink(&mut nodes, found, before_end - before_start);
-                segment.remove(&mut nodes, found);
-            }
-            self.bins.link(&mut nodes, behind, behind_end - start);
-            if joins_before {
-                self.nodes.give_back(found);
-            }
-        } else if joins_before {
-            segment.move_end(&mut nodes, found, end);
-            self.bins.unlink(&mut nodes, found, before_end - before_start);
-            self.bins.link(&mut nodes, found, end - before_start);
+        let joins_behind = behind_start == end;
+        if joins_before || joins_behind {
+            self.join(found, behind, Span::new(start, end));
         } else {
             let id = self.nodes.take_unused();
             let mut nodes = self.nodes.row();
@@ -156,6 +141,34 @@ impl FreeRuns {
             segment.add(&mut nodes, id, Span::new(start, end), behind);
         }
         true
+    }
+
+    /// Makes `span` one with the free run in front of it, `found`, or with the one `behind` it, or with both.
+    #[inline(never)]
+    fn join(&mut self, found: u32, behind: u32, span: Span) {
+        let segment = &mut self.segments[segment_of(span.start)];
+        let mut nodes = self.nodes.row();
+        let (before_start, before_end) = (nodes[found].start, nodes[found].end);
+        let joins_before = found != behind;
+        let node = &mut nodes[behind];
+        if node.start == span.end {
+            let (old_start, end) = (node.start, node.end);
+            let start = select_unpredictable(joins_before, before_start, span.start);
+            node.start = start;
+            self.bins.unlink(&mut nodes, behind, end - old_start);
+            if joins_before {
+                self.bins.unlink(&mut nodes, found, before_end - before_start);
+                segment.remove(&mut nodes, found);
+            }
+            self.bins.link(&mut nodes, behind, end - start);
+            if joins_before {
+                self.nodes.give_back(found);
+            }
+        } else {
+            segment.move_end(&mut nodes, found, span.end);
+            self.bins.unlink(&mut nodes, found, before_end - before_start);
+            self.bins.link(&mut nodes, found, span.end - before_start);
+        }
     }
 
     /// Makes the extents of `span` free, which lies behind all free runs of its segment and touches none.

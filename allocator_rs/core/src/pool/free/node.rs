@@ -56,7 +56,8 @@ impl Nodes {
     }
 
     /// A node that is in no list. Its fields are anything.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
     pub fn take_unused(&mut self) -> u32 {
         if self.first_unused == NIL {
             self.make_more();
