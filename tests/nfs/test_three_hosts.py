@@ -204,3 +204,47 @@ def test_a_new_controller_process_finds_who_is_let_in(cluster: Cluster) -> None:
         cluster.let_in(replace(claim), cluster.b)
     cluster.stop_pod(claim, cluster.a)
     cluster.delete(claim)
+
+
+def test_another_host_that_gets_the_disk_finds_everything(cluster: Cluster, lab: Lab, tmp_path: Path) -> None:
+    """S is given up, and its disk goes to T: volumes, sizes, snapshots, and who is let in. Then it goes back."""
+    claim = cluster.create("moved", RWO)
+    (cluster.run_pod(claim, cluster.a) / "file").write_text("kept", encoding="utf-8")
+    cluster.a.stop_pod(claim)
+    request = pb.CreateSnapshotRequest(name="moved", source_volume_id=claim.volume_id)
+    snapshot = cluster.controller.controller.CreateSnapshot(request, timeout=CALL_S).snapshot
+    cluster.controller.terminate()
+    lab.s.stop_nfsd()
+    device = lab.s.run("findmnt", "-no", "SOURCE", "/srv").strip()
+    lab.s.run("umount", "/srv")
+    lab.t.run("sh", "-ec", f"mkdir /srv/moved; mount -o prjquota {device} /srv/moved")
+    try:
+        export = {"root": "/srv/moved/root", "nodeAddresses": {"a": lab.a.address}, "resolveNodes": False}
+        options = {"role": "controller", "mode": "export", "server": lab.t.address, "export": export}
+        config = {"driver": {"nodeId": "t"}, "backends": {"nfs": {"options": options}}}
+        with ServerProcess(config, tmp_path / "t", run_on=lab.t.enter) as controller:
+            there = replace(cluster, controller=controller)
+            (entry,) = controller.controller.ListVolumes(pb.ListVolumesRequest(), timeout=CALL_S).entries
+            assert (entry.volume.volume_id, entry.volume.capacity_bytes) == (claim.volume_id, SIZE_BYTES)
+            assert list(entry.status.published_node_ids) == ["a"]
+            (found,) = controller.controller.ListSnapshots(pb.ListSnapshotsRequest(), timeout=CALL_S).entries
+            assert found.snapshot == snapshot
+            moved = replace(claim, context=dict(entry.volume.volume_context))
+            files = cluster.a.run_pod(moved)
+            assert (files / "file").read_text(encoding="utf-8") == "kept"
+            big = f"of={cluster.a.target(moved)}/big"
+            said = lab.a.run("dd", "if=/dev/zero", big, "bs=1M", "count=80", "conv=fsync", check=False)
+            assert os.strerror(errno.EDQUOT) in said or os.strerror(errno.ENOSPC) in said, said
+            there.stop_pod(moved, cluster.a)
+            there.delete(moved)
+            delete = pb.DeleteSnapshotRequest(snapshot_id=snapshot.snapshot_id)
+            controller.controller.DeleteSnapshot(delete, timeout=CALL_S)
+    finally:
+        lab.t.stop_nfsd()
+        lab.t.run("umount", "/srv/moved")
+        lab.t.start_nfsd()
+        lab.s.run("mount", "-o", "prjquota", device, "/srv")
+        lab.s.run("sh", "-c", "rm /etc/exports.d/*")
+        lab.s.start_nfsd()
+        cluster.controller.restart()
+    assert not cluster.controller.controller.ListVolumes(pb.ListVolumesRequest(), timeout=CALL_S).entries
