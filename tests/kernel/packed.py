@@ -43,6 +43,7 @@ class Packed:
     """A backend over one pool of some segments."""
 
     def __init__(self, path: Path, segments: list[SegmentOptions]) -> None:
+        self._path = path
         database = PoolDatabase(path / "pool.db")
         preparing.create(database, segments, MIB, force=True, progress=lambda *_: None)
         database.close()
@@ -57,6 +58,12 @@ class Packed:
     @property
     def pool(self) -> Pool:
         return next(iter(self.backend._pools))
+
+    def grow(self, segments: list[SegmentOptions]) -> None:
+        """As csi-core pool grow does it, beside the backend that runs."""
+        database = PoolDatabase(self._path / "pool.db")
+        preparing.grow(database, segments, force=False, progress=lambda *_: None)
+        database.close()
 
     def create(self, name: str, size_bytes: int) -> Volume:
         return self.backend.create_volume(VolumeSpec(name, SizeRange(size_bytes), (RAW,), THICK)).value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -108,6 +109,33 @@ def test_a_block_device_needs_no_loop_device(host: Path, small_disk: Path) -> No
         assert device.name.startswith("dm-")
         assert (Path("/sys/block") / device.name / "queue/discard_max_bytes").read_text() == "0\n"
         assert not [found for found in loopdev.attached() if str(small_disk) in found.backing_path]
+    finally:
+        packed.close()
+
+
+@pytest.mark.parametrize("kind", ["device", "file"])
+def test_a_segment_becomes_longer_while_a_volume_in_pieces_is_in_use(
+    host: Path, small_disk: Path, scratch_disks: tuple[Path, ...], kind: str
+) -> None:
+    path = small_disk if kind == "device" else host / "segment"
+    packed = Packed(host, [SegmentOptions(path=path, size=65 * MIB)])
+    try:
+        holes(packed)
+        large = packed.create("large", 32 * MIB)
+        device = packed.attach(large)
+        write(device, 0, b"x" * (32 * MIB))
+        if kind == "device":
+            dm.reload("test-small-disk", [dm.Piece(scratch_disks[0].stat().st_rdev, 0, 97 * MIB)], read_only=False)
+        packed.grow([SegmentOptions(path=path, size=97 * MIB)])
+        give_up_at = time.monotonic() + 20
+        while packed.pool.ledger.snapshot().capacity_bytes < 96 * MIB:
+            assert time.monotonic() < give_up_at, "the pool has not noticed"
+            time.sleep(0.02)
+        assert packed.backend.expand_volume(large.handle, SizeRange(60 * MIB)) == 60 * MIB
+        content = os.urandom(28 * MIB)
+        write(device, 32 * MIB, content)
+        assert read(device, 32 * MIB, 28 * MIB) == content
+        assert set(read(device, 0, 32 * MIB)) == {ord("x")}
     finally:
         packed.close()
 
