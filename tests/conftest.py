@@ -26,6 +26,8 @@ TIERS = (
 WAITING_TIERS = frozenset({"conformance", "crash"})
 """They start servers and wait for them, and none watches the clock; so do tests of killed backends in other tiers. In
 a run of everything they run beside the rest."""
+GUESTS = ("lvm", "nfs", "kernel", "deploy")
+"""In the order in which guests are booted for their tests: what takes longest first, so that CPUs end together."""
 TESTS = Path(__file__).parent
 CAP_SYS_ADMIN = 1 << 21
 SHOWN_BYTES = 4096
@@ -226,15 +228,13 @@ def waits(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    rank = {tier: number for number, tier in enumerate(TIERS)}
+    def place(item: pytest.Item) -> tuple[bool, bool, int]:
+        in_guest = guest_plugin.runs_in_guest(item)
+        order, tier = GUESTS if in_guest else TIERS, tier_of(item.path)
+        return in_guest, waits(item), order.index(tier) if tier in order else len(order)
+
     # What runs here comes first: until that has ended, what runs elsewhere does so beside it.
-    items.sort(
-        key=lambda item: (
-            guest_plugin.runs_in_guest(item),
-            waits(item),
-            rank.get(tier_of(item.path), len(TIERS)),
-        )
-    )
+    items.sort(key=place)
 
 
 class _Count:

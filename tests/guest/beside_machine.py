@@ -32,8 +32,10 @@ class Beside:
         self.directory = Path(tempfile.mkdtemp(prefix=f"csi-core-{name}-", dir="/var/tmp"))
         self._process: subprocess.Popen[bytes] | None = None
 
-    def boot(self, argv: Sequence[str], working_directory: Path, environment: Mapping[str, str], cpu: int) -> None:
-        """Start the command; ``environment`` is on top of this process's own, ``cpu`` is for guests."""
+    def boot(
+        self, argv: Sequence[str], working_directory: Path, environment: Mapping[str, str], cpu: int, niceness: int
+    ) -> None:
+        """Start the command; ``environment`` is on top of this process's own, the last two are for guests."""
         with (self.directory / "console").open("wb") as console:
             self._process = subprocess.Popen(
                 # Should this process be killed, the tests there are interrupted, too: their fixtures still clean up.

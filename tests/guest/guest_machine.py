@@ -64,7 +64,9 @@ class Guest:
         self.directory = Path(tempfile.mkdtemp(prefix=f"csi-core-guest-{name}-", dir="/var/tmp"))
         self._process: subprocess.Popen[bytes] | None = None
 
-    def boot(self, argv: Sequence[str], working_directory: Path, environment: Mapping[str, str], cpu: int) -> None:
+    def boot(
+        self, argv: Sequence[str], working_directory: Path, environment: Mapping[str, str], cpu: int, niceness: int
+    ) -> None:
         """Start the guest, which runs ``argv`` and ends.
 
         Args:
@@ -73,6 +75,7 @@ class Guest:
             environment: on top of this process's own.
             cpu: where it runs. Its kernel and its programs are processes that hand over to each other at every system
                 call and page fault; between two CPUs a handover takes several times as long.
+            niceness: how much it stands back for other processes there.
         """
         variables = {
             **{name: value for name, value in os.environ.items() if name not in HOST_ONLY},
@@ -94,6 +97,7 @@ class Guest:
                 # Should this process be killed, its guests are, too.
                 [
                     *("setpriv", "--pdeathsig", "KILL", "--", "taskset", "--cpu-list", str(cpu)),
+                    *("nice", "-n", str(niceness)),
                     *self._command_line(working_directory),
                 ],
                 stdin=subprocess.DEVNULL,

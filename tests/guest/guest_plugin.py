@@ -43,6 +43,9 @@ was running is run again in a new guest, once; and no more than so many new gues
 ITEMS_A_GUEST = 240
 """What is more of a group is for another guest; a boot takes some ten seconds."""
 
+NICENESS = 5
+"""Of guests beside other tests: they take what those leave, and a fourth of a CPU that is wanted all the time."""
+
 POLL_S = 0.1
 QUIET_S = 2.0
 """After so long without a word the console is looked at."""
@@ -77,7 +80,8 @@ def register(
 
     Args:
         group_of: the guest that an item runs in, by name.
-        beside: whether guests run while other tests do; if not, from the first item that needs one.
+        beside: whether guests run while other tests do, one on each CPU, in the order of their items; if not, one, from
+            the first item that needs it.
         before_boot: builds what a guest's items need and cannot build in there; called in a thread.
         waits: whether an item runs beside the others, in a pytest of its own.
     """
@@ -136,13 +140,15 @@ class Group:
 
     # -- in a thread ---------------------------------------------------------------------------------
 
-    def run(self, cpus: queue.SimpleQueue[int], before_boot: Callable[[Sequence[pytest.Item]], None]) -> None:
+    def run(
+        self, cpus: queue.SimpleQueue[int], niceness: int, before_boot: Callable[[Sequence[pytest.Item]], None]
+    ) -> None:
         """Wait for a CPU, boot, wait for the end or a hang."""
         cpu = cpus.get()
         try:
             if not self._stopped.is_set():
                 before_boot(self.items)
-                self._boot_until_done(cpu, float(os.environ.get(SILENCE_VARIABLE, SILENCE_S)))
+                self._boot_until_done(cpu, niceness, float(os.environ.get(SILENCE_VARIABLE, SILENCE_S)))
         except Exception as error:
             self._why = f"the guest was not booted: {error!r}"
         finally:
@@ -150,17 +156,17 @@ class Group:
             self._ended.set()
             cpus.put(cpu)
 
-    def _boot_until_done(self, cpu: int, silence_s: float) -> None:
+    def _boot_until_done(self, cpu: int, niceness: int, silence_s: float) -> None:
         """Boot; and where the guest's own kernel panics, go on in a new one, with what was running once more."""
         panics: Counter[str] = Counter()
-        while self._watch_one(cpu, silence_s) and panics.total() < PANICS:
+        while self._watch_one(cpu, niceness, silence_s) and panics.total() < PANICS:
             begun, done = self._progress()
             panics[begun] += 1
             self._wanted = [item for item in self._wanted if item.nodeid not in done and panics[item.nodeid] < 2]
             self._guest.kill()
 
-    def _watch_one(self, cpu: int, silence_s: float) -> bool:
-        self._boot(cpu)
+    def _watch_one(self, cpu: int, niceness: int, silence_s: float) -> bool:
+        self._boot(cpu, niceness)
         return self._watch(silence_s)
 
     def _progress(self) -> tuple[str, set[str]]:
@@ -174,7 +180,7 @@ class Group:
                 done.add(line["report"]["nodeid"])
         return begun, done
 
-    def _boot(self, cpu: int) -> None:
+    def _boot(self, cpu: int, niceness: int) -> None:
         # As JSON and not as arguments: an id may hold anything, what ends a line included.
         wanted = self._guest.directory / "items"
         wanted.write_text(json.dumps([item.nodeid for item in self._wanted]), encoding="utf-8")
@@ -187,7 +193,7 @@ class Group:
             REPORTS_VARIABLE: str(self._reports),
             "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",
         }
-        self._guest.boot(argv, self._config.rootpath, environment, cpu)
+        self._guest.boot(argv, self._config.rootpath, environment, cpu, niceness)
 
     def _watch(self, silence_s: float) -> bool:
         """Until it ends, hangs or panics; answer whether it panicked."""
@@ -280,21 +286,18 @@ class Guests:
         self._before_boot = before_boot
         self._groups: dict[str, Group] = {}
         self._group_of_id: dict[str, Group] = {}
-        self._waiting = False
-        # One CPU is left to the tests that run here, until there is nothing to do here but wait for guests.
+        self._niceness = NICENESS if beside else 0
         cpus = sorted(os.sched_getaffinity(0))
         at = os.getpid() % len(cpus)  # Two runs on one machine need not meet on one CPU.
-        first, *others = cpus[at:] + cpus[:at]
-        beside_cpus, self._later_cpus = (others or [first], [first] if others else []) if beside else ([], [first])
+        self._later_cpus = [] if beside else cpus[:1]
         self._cpus: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for cpu in beside_cpus:
+        for cpu in cpus[at:] + cpus[:at] if beside else ():
             self._cpus.put(cpu)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if session.config.option.collectonly:
             return
-        # The largest first: it takes longest.
-        for name, members in sorted(self._grouped(session.items), key=lambda group: -len(group[1])):
+        for name, members in self._grouped(session.items):
             self._start(Group(name, self._config, members), self._cpus)
         if waiting := [item for item in session.items if self._waits(item) and item.nodeid not in self._group_of_id]:
             anywhere: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -304,7 +307,7 @@ class Guests:
     def _start(self, group: Group, cpus: queue.SimpleQueue[int]) -> None:
         self._groups[group.name] = group
         self._group_of_id.update((item.nodeid, group) for item in group.items)
-        arguments = (cpus, self._before_boot)
+        arguments = (cpus, self._niceness, self._before_boot)
         threading.Thread(target=group.run, args=arguments, name=f"guest-{group.name}", daemon=True).start()
 
     def _grouped(self, items: Sequence[pytest.Item]) -> Iterator[tuple[str, list[pytest.Item]]]:
@@ -329,10 +332,8 @@ class Guests:
         group = self._group_of_id.get(item.nodeid)
         if group is None:
             return None
-        if not self._waiting:
-            self._waiting = True
-            for cpu in self._later_cpus:
-                self._cpus.put(cpu)
+        while self._later_cpus:
+            self._cpus.put(self._later_cpus.pop())
         faulthandler.cancel_dump_traceback_later()  # one that runs in a guest may not have begun; _watch sees a hang
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in group.reports_of(item):
