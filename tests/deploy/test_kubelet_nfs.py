@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -170,6 +171,16 @@ def test_a_directory_of_a_share_is_promised_more_while_a_pod_uses_it(nfs_share: 
         if nfs_share.sidecars.expand(used.volume, 2 * GIB):
             nfs_share.kubelet.expand(used, 2 * GIB)
         assert used.read() == cluster.contents["grows"]
+
+
+def test_what_becomes_of_a_directory_changes_with_the_attributes_class(nfs_share: Driver, share: Path) -> None:
+    with applied(nfs_share, "nfs-share/volume-attributes-class") as cluster:
+        kept = share / cluster.volumes["results"].name
+        other = cluster.objects["VolumeAttributesClass", "csi-core-nfs-share-keep"]
+        nfs_share.sidecars.modify(cluster.volumes["results"], other["parameters"])
+        written = cluster.contents["results"]
+    assert hashlib.sha256((kept / "data").read_bytes()).hexdigest() == written
+    shutil.rmtree(kept)
 
 
 def test_mode_share_uses_an_export_that_an_administrator_made(nfs_share: Driver, disks: Disks) -> None:
