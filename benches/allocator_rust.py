@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ class RustFigures:
     def __init__(self, figures: Mapping[str, Any]) -> None:
         self.all = figures
         self.workloads = [Workload(**row) for row in figures["workloads"]]
-        self.rebuild: Mapping[str, Any] = figures["rebuild"]
+        self.rebuilds: Sequence[Mapping[str, Any]] = figures["rebuild"]
+        """One a pool size."""
         self.plain: Mapping[str, Any] = figures["plain"]
 
     def workload(self, name: str, tib: int) -> Workload:

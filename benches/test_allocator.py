@@ -94,22 +94,25 @@ def test_time_a_call(rust: RustFigures, findings: Findings, tib: int, bound_ns: 
 
 
 def test_rebuild_and_memory(rust: RustFigures, findings: Findings) -> None:
-    rebuild = rust.rebuild
+    """Pools of every size; the bounds are for the worst of them."""
+    slowest = max(rust.rebuilds, key=lambda pool: pool["ms"])
     findings.add(
         "allocator-rebuild",
         "Allocator, rebuild of 1,000,000 runs",
-        rebuild["ms"],
+        slowest["ms"],
         Bound(high=100),
         unit="ms",
-        subject=f"in no order; {rebuild['free_runs']:,} free runs",
+        subject=f"in no order, {slowest['tib']} TiB; {slowest['free_runs']:,} free runs",
+        note=f"the slowest of {', '.join(str(pool['tib']) for pool in rust.rebuilds)} TiB",
     )
+    largest = max(rust.rebuilds, key=lambda pool: pool["bytes_per_free_run"])
     findings.add(
         "allocator-memory",
         "Allocator, memory for a free run",
-        rebuild["bytes_per_free_run"],
+        largest["bytes_per_free_run"],
         Bound(high=64, gate_high=64),
         unit="B",
-        subject="in the rebuilt pool",
+        subject=f"in the rebuilt pool of {largest['tib']} TiB",
     )
 
 

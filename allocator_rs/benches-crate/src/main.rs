@@ -78,12 +78,15 @@ fn run(options: &Options) -> Value {
         }
     }
     let rebuilt = rebuild::rebuild();
-    println!(
-        "rebuild of {} runs: {:.1} ms, {:.0} bytes a free run",
-        rebuild::RUNS,
-        rebuilt.milliseconds,
-        rebuilt.bytes_per_free_run
-    );
+    for pool in &rebuilt {
+        println!(
+            "rebuild of {} runs in {} TiB: {:.1} ms, {:.0} bytes a free run",
+            rebuild::RUNS,
+            pool.tib,
+            pool.milliseconds,
+            pool.bytes_per_free_run
+        );
+    }
     let plain = batch::plain();
     println!(
         "a call {:.1} ns; in a batch {:.1} ns a run to allocate, {:.1} ns to free",
@@ -91,12 +94,14 @@ fn run(options: &Options) -> Value {
     );
     json!({
         "workloads": workloads,
-        "rebuild": {
+        "rebuild": rebuilt.iter().map(|pool| json!({
+            "tib": pool.tib,
+            "extent_bytes": pool.extent_bytes,
             "runs": rebuild::RUNS,
-            "free_runs": rebuilt.free_runs,
-            "ms": rebuilt.milliseconds,
-            "bytes_per_free_run": rebuilt.bytes_per_free_run,
-        },
+            "free_runs": pool.free_runs,
+            "ms": pool.milliseconds,
+            "bytes_per_free_run": pool.bytes_per_free_run,
+        })).collect::<Vec<_>>(),
         "plain": {
             "call_ns": plain.call,
             "batch_runs": batch::RUNS,

@@ -83,7 +83,9 @@ impl Pool {
             of_segment[segment_of(group[0].start())] = group;
         }
         let expected: Vec<usize> = of_segment.iter().map(|group| gaps(group)).collect();
-        pool.free.reserve(expected.iter().sum(), |segment| expected[segment]);
+        pool.free.reserve(expected.iter().sum(), |segment| {
+            (expected[segment], of_segment[segment].last().map_or(0, |entry| entry.start()))
+        });
         for (segment, group) in of_segment.into_iter().enumerate() {
             let conflict = pool.add_group(group, pool.whole(segment));
             conflict.map_err(|(first, second)| overlap(held, first, second))?;

@@ -61,10 +61,13 @@ impl SegmentIndex {
         self.extents
     }
 
-    /// Makes room for so many runs in a segment that has none.
-    pub fn reserve(&mut self, runs: usize) {
+    /// Makes room for so many runs in a segment that has none; all but the last end at offsets up to `reach`.
+    pub fn reserve(&mut self, runs: usize, reach: u64) {
         let chunks = (runs * CHUNKS_A_RUN).next_power_of_two().max(FIRST_CHUNKS);
         *self = Self::with_chunks(chunks, self.extents, self.border);
+        while reach >> self.chunk_shift >= self.last_chunk as u64 {
+            self.chunk_shift += 1;
+        }
     }
 
     /// The same runs in a longer segment.
@@ -144,6 +147,9 @@ impl SegmentIndex {
     pub fn move_end(&mut self, nodes: &mut Row, id: u32, end: u64) {
         let node = &mut nodes[id];
         let old_end = std::mem::replace(&mut node.end, end);
+        if self.chunk_of(old_end) == self.chunk_of(end) {
+            return;
+        }
         let behind = node.place_next;
         let behind_end = nodes[behind].end;
         self.unfile(id, old_end, behind, behind_end);

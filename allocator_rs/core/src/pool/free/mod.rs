@@ -15,7 +15,7 @@ use std::hint::select_unpredictable;
 use index::SegmentIndex;
 use node::Nodes;
 
-use super::run::{Span, address, segment_of};
+use super::run::{Span, address, offset_of, segment_of};
 use bins::Bins;
 pub use fit::Fit;
 
@@ -62,11 +62,12 @@ impl FreeRuns {
         self.segments.iter().map(SegmentIndex::runs).sum()
     }
 
-    /// Makes room for `runs` in all, of which so many lie in each segment.
-    pub fn reserve(&mut self, runs: usize, per_segment: impl Fn(usize) -> usize) {
+    /// Makes room for `runs` in all: for each segment, so many, and all but the last end at addresses up to that.
+    pub fn reserve(&mut self, runs: usize, per_segment: impl Fn(usize) -> (usize, u64)) {
         self.nodes.reserve(runs + self.segments.len());
         for (number, segment) in self.segments.iter_mut().enumerate() {
-            segment.reserve(per_segment(number));
+            let (runs, reach) = per_segment(number);
+            segment.reserve(runs, offset_of(reach));
         }
     }
 
