@@ -43,6 +43,12 @@ class Pod:
             os.fsync(file.fileno())
         self.checksums[name] = checksum.hexdigest()
 
+    def fill(self, left_bytes: int) -> None:
+        """Take all room but so much, without writing it."""
+        room = os.statvfs(self.target)
+        with (self.target / "filler").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - left_bytes)
+
     def verify(self, expected: Mapping[str, str] | None = None) -> None:
         """Every file remembered (or ``expected``) is there with its content."""
         for name, checksum in (self.checksums if expected is None else expected).items():

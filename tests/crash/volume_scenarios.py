@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from driver import MIB, VOLUME_BYTES, Cluster
+from driver import MIB, Cluster
 from scenario import GROWN_BYTES, Scenario, WithPod
 
 from csi_core.testing.harness import from_snapshot, from_volume
@@ -125,6 +125,10 @@ class Expand(WithPod):
 
     name = "expand"
 
+    def prepare(self, cluster: Cluster) -> None:
+        super().prepare(cluster)
+        self.pod(cluster).fill(24 * MIB)
+
     def act(self, cluster: Cluster) -> Any:
         return cluster.expand(self.volume_id, GROWN_BYTES)
 
@@ -136,7 +140,7 @@ class Expand(WithPod):
         assert answer == GROWN_BYTES
         pod = self.pod(cluster)
         pod.verify()
-        pod.write("after", size_bytes=VOLUME_BYTES - 80 * MIB)  # more than was free before
+        pod.write("after", size_bytes=48 * MIB)  # more than was free before
         pod.verify()
 
 
