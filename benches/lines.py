@@ -33,8 +33,9 @@ class Axis:
 def picture(plot: Mapping[str, Any]) -> str:
     """``plot`` as SVG: each line with its name and, at each point, its value.
 
-        Args:
-    X
+    Args:
+        plot: ``title``; ``how`` it was measured, in a line; ``x`` and ``y``, the axes with their units; ``lines``, by
+            name x and y of each point.
     """
     lines: Mapping[str, Sequence[Sequence[float]]] = plot["lines"]
     x = Axis([point[0] for line in lines.values() for point in line], LEFT, LEFT + WIDTH)

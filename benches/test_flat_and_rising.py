@@ -68,6 +68,7 @@ def drivers(scratch_disks: tuple[Path, ...]) -> Iterator[dict[int, Driver]]:
     disk = scratch_disks[4]
     subprocess.run(["mkfs.xfs", "-q", "-f", "-K", str(disk)], check=True)
     with ExitStack() as stack:
+        stack.callback(wipe, disk)
         directory = stack.enter_context(scratch_directory())
         subprocess.run(["mount", str(disk), str(directory)], check=True)
         found = {}
@@ -96,7 +97,11 @@ def group_of(count: int, disk: Path) -> Iterator[Callable[[], float]]:
         populate("csi-rises", count - 1)
         yield lvcreate
     finally:  # no LV was ever active, so the labels are all there is to take away
-        subprocess.run(["wipefs", "--quiet", "--all", str(disk)], check=True)
+        wipe(disk)
+
+
+def wipe(disk: Path) -> None:
+    subprocess.run(["wipefs", "--quiet", "--all", str(disk)], check=True)
 
 
 def test_creates_as_pool_and_group_fill(
