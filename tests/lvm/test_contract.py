@@ -17,13 +17,14 @@ from csi_core.testing.contract import BackendCase, BackendContract
 from csi_core.testing.contract.blocks import BlockTests
 from csi_core.testing.contract.capacity import CapacityTests
 from csi_core.testing.contract.clones import CloneTests
-from csi_core.testing.contract.concurrency import ConcurrencyTests
+from csi_core.testing.contract.concurrency import ConcurrencyTests, at_once
 from csi_core.testing.contract.expansion import ExpansionTests
 from csi_core.testing.contract.groups import GroupTests
 from csi_core.testing.contract.snapshots import SnapshotTests
 
 pytestmark = pytest.mark.needs_kernel("device-mapper")
 BLOCK = VolumeMode.BLOCK
+MANY = 40
 
 
 class TestLinear(BackendContract):
@@ -65,6 +66,15 @@ class TestThin(ExpansionTests, SnapshotTests, CloneTests, GroupTests, BlockTests
     test_every_snapshot_name = None
     test_list_while_others_come_and_go = None
     test_whole_lives = None
+
+    def test_create_many(self, case: BackendCase) -> None:
+        """As of any backend, but not a hundred, each of which is two commands of LVM's."""
+        volumes = at_once(lambda number: case.create(f"data-{number}", BLOCK), range(MANY))
+        assert len({volume.handle for volume in volumes}) == MANY
+        expected = sorted(volumes, key=lambda volume: volume.handle)
+        for _ in range(2):
+            assert sorted(case.volumes(7), key=lambda volume: volume.handle) == expected
+            case.reopen()
 
     @pytest.fixture(scope="class")
     @classmethod

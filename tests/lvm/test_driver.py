@@ -13,11 +13,13 @@ from csi_core.model import VolumeMode
 from csi_core.testing.devices import unmount_below
 from csi_core.testing.driver import DriverCase, DriverContract, Pod
 from csi_core.testing.driver.pods import PodTests
+from csi_core.testing.driver.rush import at_once
 from csi_core.testing.driver.volumes import CallTests
 from csi_core.testing.harness import ServerProcess
 
 pytestmark = pytest.mark.needs_kernel("device-mapper")
 MIB = 1 << 20
+AT_ONCE = 40
 GROUP = "csi-driver"
 CONTENT = b"written before the power went" * 10_000
 
@@ -84,6 +86,14 @@ class TestLinearExt4(_Served, DriverContract):
     """Snapshots are copy-on-write, copies are full ones. A life is restarted in one mode, and killed in the other."""
 
     plugin = LvmBackend
+
+    def test_create_many(self, driver: DriverCase) -> None:
+        """More at once than a server has workers; not a hundred, each of which is two commands of LVM's."""
+        volumes = at_once(AT_ONCE, lambda number: driver.create(f"data-{number}", self.volume_modes[0]).volume_id)
+        assert len(set(volumes)) == AT_ONCE
+        assert set(driver.volume_ids()) == set(volumes)
+        at_once(AT_ONCE, lambda number: driver.delete(volumes[number]))
+        assert driver.volume_ids() == []
 
     def test_restarted_after_every_step(self, driver: DriverCase) -> None:
         super().test_restarted_after_every_step(driver, VolumeMode.BLOCK)
