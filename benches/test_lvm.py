@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import statistics
 import subprocess
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from benches.driver import MIB, WRITER, Driver
 from benches.ratios import Bound, Findings
 from benches.scale import FULL, SCALE
 from benches.test_extents import make_pool
-from benches.timing import alternate, milliseconds, p50, timed
+from benches.timing import alternate, milliseconds, timed
 from csi_core._proto import csi_pb2 as pb
 from csi_core.testing.devices import scratch_directory
 from csi_core.testing.harness import ServerProcess, create_request
@@ -30,7 +29,6 @@ MANY = 500
 AT_ONCE = 16
 ROUNDS = 40 if SCALE is FULL else 8
 BURSTS = SCALE.bursts if SCALE is FULL else 1  # one takes twenty seconds in a guest
-LVCREATE_AT = (10, 1_000, 10_000) if SCALE is FULL else (10, 1_000)
 TAGS = [f"--addtag=csi.{name}=some-value-of-a-volume" for name in ("name", "made", "parameter", "blank")]
 
 
@@ -201,28 +199,3 @@ def test_many_creates_at_once(benchmark, lvm_driver: LvmDriver, findings: Findin
         subject=f"{AT_ONCE / statistics.median(driven):.3g} a second",
         floor=f"bare lvcreate {AT_ONCE / statistics.median(bare):.3g} a second",
     )
-
-
-def test_lvcreate_as_a_group_fills(scratch_disks: tuple[Path, ...], findings: Findings) -> None:
-    """Why packed loop images have their place: each lvcreate reads and writes the metadata of all LVs."""
-    spent_s = {count: lvcreate_at(count, scratch_disks[3:4]) for count in LVCREATE_AT}
-    findings.add(
-        "lvcreate-growth",
-        f"Bare lvcreate at {LVCREATE_AT[-1]:,} LVs beside {LVCREATE_AT[0]}",
-        spent_s[LVCREATE_AT[-1]] / spent_s[LVCREATE_AT[0]],
-        Bound(low=1.0),
-        subject="; ".join(f"{count:,} LVs: p50 {milliseconds(value)}" for count, value in spent_s.items()),
-    )
-
-
-def lvcreate_at(count: int, disks: tuple[Path, ...]) -> float:
-    """The p50 of lvcreate in a group of so many LVs, in seconds."""
-    with volume_group(disks, "csi-grows", 7 << 30, 64 * MIB) as group:
-        lvm("lvcreate", "-y", "-an", "-Zn", "--extents=1", *TAGS, "--name=template", group)
-        populate(group, count - 1)
-        durations_s = []
-        for number in range(ROUNDS // 4):
-            begin = time.perf_counter()
-            lvm("lvcreate", "-y", "-an", "-Zn", "--extents=1", *TAGS, f"--name=next-{number}", group)
-            durations_s.append(time.perf_counter() - begin)
-        return p50(durations_s)
