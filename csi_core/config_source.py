@@ -132,7 +132,12 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in get_args(annotation) for model in _models(part)]
 
 
-def _lines(node: yaml.Node, keys: KeyPath, name: str) -> Iterator[tuple[KeyPath, int]]:
+def _lines(
+    node: yaml.Node, keys: KeyPath, name: str, above: tuple[yaml.Node, ...] = ()
+) -> Iterator[tuple[KeyPath, int]]:
+    if any(node is other for other in above):
+        raise ConfigError(f"{name}:{node.start_mark.line + 1}: contains itself, by an alias (*); write out what is meant")
+    above = (*above, node)
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key_node, value_node in node.value:
@@ -142,8 +147,8 @@ def _lines(node: yaml.Node, keys: KeyPath, name: str) -> Iterator[tuple[KeyPath,
                 raise ConfigError(f"{name}:{line}: {dotted}: is there already in line {seen[key]}; keep one")
             seen[key] = line
             yield (*keys, key), line
-            yield from _lines(value_node, (*keys, key), name)
+            yield from _lines(value_node, (*keys, key), name, above)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield (*keys, index), item.start_mark.line + 1
-            yield from _lines(item, (*keys, index), name)
+            yield from _lines(item, (*keys, index), name, above)

@@ -252,9 +252,10 @@ def locked(name: str, directory: Path) -> int:
     try:
         lock = os.open(directory / "pool.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise ConfigError(
-            f"pools.{name}.path {directory}: {error.strerror}; make the directory, or mount its filesystem, beforehand"
-        ) from error
+        advice = "make the directory, or mount its filesystem, beforehand"
+        if isinstance(error, PermissionError):
+            advice = "run as root, or give this user the directory"
+        raise ConfigError(f"pools.{name}.path {directory}: {error.strerror}; {advice}") from error
     give_up = time.monotonic() + _LOCK_WAIT_S
     while True:
         try:

@@ -109,7 +109,11 @@ def _connection(endpoint: str, timeout_s: float) -> Iterator[Services]:
         path = socket_path(endpoint)
     except ValueError as error:
         raise click.UsageError(f"--endpoint: {error}") from None
-    if not path.is_socket():
+    try:
+        there = path.is_socket()
+    except PermissionError:
+        raise click.ClickException(_not_allowed(path)) from None
+    if not there:
         raise click.ClickException(_nobody(path))
     with grpc.insecure_channel(f"unix:{path}", options=(("grpc.max_receive_message_length", -1),)) as channel:
         try:
@@ -128,11 +132,15 @@ def _sentence(error: Any, path: Path, timeout_s: float) -> str:
     code, details = error.code().name, error.details() or "no details"
     if code == "UNAVAILABLE" and "failed to connect" in details.lower():
         if "ermission denied" in details:
-            return f"this user may not talk to the server at {path}; run the command as the user of the server"
+            return _not_allowed(path)
         return _nobody(path)
     if code == "DEADLINE_EXCEEDED":
         return f"no answer within {timeout_s:g} s; it may still be done. Ask again, or wait longer with --timeout"
     return f"{details} ({code})"
+
+
+def _not_allowed(path: Path) -> str:
+    return f"this user may not talk to the server at {path}; run the command as the user of the server"
 
 
 def _nobody(path: Path) -> str:

@@ -20,13 +20,22 @@ def claim(path: Path) -> None:
     """Make way for a socket at ``path``: what a killed server left there goes.
 
     Raises:
-        ConfigError: a server answers there, something else lies there, or the directory is missing.
+        ConfigError: a server answers there, something else lies there, or the directory is missing or not ours.
     """
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
+        mode = 0
         if not path.parent.is_dir():
             raise ConfigError(f"driver.endpoint: the directory {path.parent} does not exist; make it first") from None
+    except PermissionError:
+        mode = 0
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"driver.endpoint: this user may not make a socket in {path.parent}; run as root, or choose a directory "
+            "that the user may write to"
+        )
+    if not mode:
         return
     if not stat.S_ISSOCK(mode):
         raise ConfigError(f"driver.endpoint: {path} is there and is no socket; remove it or choose another path")

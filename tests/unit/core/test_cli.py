@@ -7,6 +7,7 @@ import logging
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import structlog
@@ -260,6 +261,15 @@ def test_nobody_answers(cli, tmp_path, command):
         f"Error: no server answers at {tmp_path}/none.sock; start one with `csi-core serve`, "
         f"or name its socket with --endpoint\n"
     )
+
+
+def test_a_socket_of_another_user(cli, tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_socket", refused)
+    said = f"this user may not talk to the server at {tmp_path}/csi.sock; run the command as the user of the server"
+    assert cli("volumes", "list", "--endpoint", f"unix://{tmp_path}/csi.sock", code=1) == f"Error: {said}\n"
 
 
 def test_a_stale_socket(cli, tmp_path):

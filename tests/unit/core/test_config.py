@@ -183,6 +183,7 @@ def test_every_problem_at_once_in_the_order_of_the_file(refusal):
     ("text", "said"),
     [
         ("a: [", "c.yaml:1: is not YAML"),
+        ("driver: {}\na: &a\n- x\n- *a", "c.yaml:2: contains itself, by an alias (*)"),
         ("driver:\n\tname: x", "c.yaml:2: is not YAML"),
         ("", "c.yaml: is no configuration; it begins with the sections `driver:` and `backends:`"),
         ("- a", "c.yaml: is no configuration"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -149,6 +150,22 @@ def test_a_changing_command_is_waited_for(tmp_path):
     assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == [
         "command takes long and is waited for"
     ]
+
+
+@pytest.mark.parametrize("mutates", [True, False])
+def test_an_interrupted_wait_leaves_no_reader_behind_and_stops_no_change(tmp_path, monkeypatch, mutates):
+    def interrupted(process, *_, **__):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    marker = tmp_path / "done"
+    with pytest.raises(KeyboardInterrupt):
+        read("sh", "-c", f"sleep 0.3; touch {marker}", mutates=mutates)
+    ends_at = time.monotonic() + (5 if mutates else 0.6)
+    while not marker.exists() and time.monotonic() < ends_at:
+        time.sleep(0.02)
+    assert marker.exists() == mutates
 
 
 def test_the_calls_deadline_cuts_the_time():

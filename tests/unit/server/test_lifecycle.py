@@ -70,6 +70,12 @@ def test_a_missing_directory(socket_directory: Path) -> None:
         claim(socket_directory / "missing" / "csi.sock")
 
 
+def test_a_directory_of_another_user(socket_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (socket_directory, os.W_OK | os.X_OK))
+    with pytest.raises(ConfigError, match=f"may not make a socket in {socket_directory}; run as root"):
+        claim(socket_directory / "csi.sock")
+
+
 @pytest.mark.parametrize("mode", ["0600", "0660"])
 def test_the_socket_has_its_mode_and_nothing_beside_it(serve, mode: str) -> None:
     before = os.umask(0o022)
