@@ -100,7 +100,7 @@ def full_copy(
         NoSpace: no room for it.
         FailedPrecondition: LVM takes no snapshot of ``source`` to copy from.
     """
-    refuse_checksums(source)
+    refuse_checksums(cls, source)
 
     def work(task: Task) -> None:
         try:
@@ -112,16 +112,19 @@ def full_copy(
     cls.copies.finish(key, work)
 
 
-def refuse_checksums(source: Record) -> None:
-    """Raise where a volume is a mirror with checksums.
+def refuse_checksums(cls: DeviceClass, source: Record) -> None:
+    """Raise where a volume is a mirror with checksums. It is asked for: they may have been removed by hand.
 
     Raises:
         FailedPrecondition: LVM takes no snapshot of such.
     """
-    if recorded_parameters(source).integrity:
+    if not recorded_parameters(source).integrity:
+        return
+    path = cls.lvm.path(source.lv.name)
+    if cls.lvm.report("lvs", "--noheadings", "--options", "raidintegritymode", path).strip():
         raise FailedPrecondition(
             f"{source.key} is of type raid1 with integrity, and LVM takes no snapshots of such: it can neither be "
-            "snapshotted nor cloned; copy its files"
+            f"snapshotted nor cloned; copy its files, or do without checksums (lvconvert --raidintegrity n {path})"
         )
 
 

@@ -73,7 +73,7 @@ def take(
     if volume.lv.thin:
         copies.thin_snapshot(cls, key, volume, fields, volume.lv.size_bytes, read_only=True)
         return
-    copies.refuse_checksums(volume)
+    copies.refuse_checksums(cls, volume)
     store_bytes = cow_bytes(parameters.cow_size, volume.size_bytes)
     if cls.options.spare:
         left = cls.reports.current().free_bytes - cls.options.spare

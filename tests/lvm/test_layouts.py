@@ -49,6 +49,16 @@ def test_layouts(opened: Open, group: str, parameters: dict[str, str], fields: d
     assert volumes(group) == {}
 
 
+def test_a_mirror_without_its_checksums_is_snapshotted_again(opened: Open, group: str) -> None:
+    case = opened({"type": "raid1", "integrity": "true"})
+    volume = case.create("data", BLOCK)
+    before = case.write(volume, BLOCK, "data")
+    lvm("lvconvert", "-y", "--raidintegrity", "n", f"{group}/{lv_of(volume)}")
+    taken = case.snapshot("snap", volume)
+    case.parameters = {"type": "raid1"}
+    assert case.checksum(case.restore("copy", BLOCK, taken), BLOCK) == before
+
+
 def test_spare_is_left(opened: Open, group: str) -> None:
     free = int(lvm("vgs", "--noheadings", "--units", "b", "--nosuffix", "-o", "vg_free", group))
     case = opened(spare=str(free - 32 * MIB))
