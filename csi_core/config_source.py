@@ -136,7 +136,7 @@ def _lines(
     node: yaml.Node, keys: KeyPath, name: str, above: tuple[yaml.Node, ...] = ()
 ) -> Iterator[tuple[KeyPath, int]]:
     if any(node is other for other in above):
-        raise ConfigError(f"{name}:{node.start_mark.line + 1}: contains itself, by an alias (*); write out what is meant")
+        raise ConfigError(f"{name}:{node.start_mark.line + 1}: contains itself, by an alias (*); write it out")
     above = (*above, node)
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}

@@ -42,7 +42,7 @@ def backends(context: click.Context, config_path: Path | None, output: str) -> N
             emit_facts([(entry.heading, _facts(entry)) for entry in entries], "No backends are installed.")
 
 
-@backends.command()
+@backends.command(short_help="Explain every key of one backend.")
 @click.argument("name")
 @_config_option
 @click.option(

@@ -17,7 +17,7 @@ def config() -> None:
     """Check a configuration; print its JSON Schema."""
 
 
-@config.command()
+@config.command(short_help="Print the JSON Schema, with every backend's options.")
 def schema() -> None:
     """Print the JSON Schema, with the options of every installed backend."""
     from csi_core.config_check import json_schema  # noqa: PLC0415 - imports the backends
@@ -25,7 +25,7 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
-@config.command()
+@config.command(short_help="Check a configuration; no storage is touched.")
 @config_option
 def check(config_path: Path) -> None:
     """Check a configuration and load its backends, without touching any storage."""

@@ -40,7 +40,7 @@ def list_snapshots(services: Services, volume_id: str, secrets: Mapping[str, str
     emit(rows, _COLUMNS, output, "There are no snapshots.")
 
 
-@snapshots.command()
+@snapshots.command(short_help="Take a snapshot; the same NAME again answers the same.")
 @click.argument("volume_id")
 @click.argument("name")
 @click.option("--parameter", "-p", "parameters", multiple=True, callback=key_values, help="KEY=VALUE, repeatable.")

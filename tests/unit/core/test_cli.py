@@ -80,6 +80,12 @@ def test_every_command_has_help_of_its_own(cli, name):
     assert f"Usage: csi-core {name}" in cli(name, "--help")
 
 
+@pytest.mark.parametrize("name", [[], ["config"], ["backends"], ["volumes"], ["snapshots"]])
+def test_no_line_of_help_is_cut_off(cli, name):
+    commands = cli(*name, "--help").partition("Commands:")[2]
+    assert commands and "..." not in commands
+
+
 def test_bad_usage_is_2(cli):
     assert "No such command 'volume'" in cli("volume", code=2)
     assert "Missing option '--config'" in cli("serve", code=2)
