@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -42,6 +43,21 @@ def test_a_live_one_is_not(socket_directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as living:
         living.bind(str(path))
         living.listen()
+        with pytest.raises(ConfigError, match="another server answers"):
+            claim(path)
+    assert path.exists()
+
+
+def test_a_live_one_that_is_too_busy_to_answer_is_not_either(socket_directory: Path) -> None:
+    path = socket_directory / "csi.sock"
+    with socket.socket(socket.AF_UNIX) as living, contextlib.ExitStack() as waiting:
+        living.bind(str(path))
+        living.listen(0)
+        with pytest.raises(BlockingIOError):
+            while True:
+                client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
         with pytest.raises(ConfigError, match="another server answers"):
             claim(path)
     assert path.exists()
