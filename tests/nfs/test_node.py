@@ -25,8 +25,8 @@ Code = grpc.StatusCode
 Record = Callable[[str, object], None]
 OTHERS = 20
 PROBE_S = 0.05
-PATIENCE_S = 10.0
-"""Of the kubelet for a mount, here: the driver's own is twice that, and half as long serves as well to look on."""
+PATIENCE_S = 5.0
+"""Of the kubelet for a mount, here: the driver's own is four times that, and this serves as well to look on."""
 LAZILY = "unmounting lazily: the server does not answer"
 
 

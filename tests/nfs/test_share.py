@@ -93,7 +93,11 @@ def test_a_cluster_on_somebody_elses_share(lab: Lab, tmp_path: Path) -> None:
             assert driver.identity.Probe(pb.ProbeRequest(), timeout=5).ready.value
         finally:
             lab.s.reconnect()
-        driver.controller.CreateVolume(create_request("pvc-2", 1 << 20), timeout=CALL_S)
-        driver.controller.DeleteVolume(pb.DeleteVolumeRequest(volume_id=claim.volume_id), timeout=CALL_S)
+        kept = driver.controller.CreateVolume(create_request("pvc-2", 1 << 20), timeout=CALL_S).volume
+        retain = pb.ControllerModifyVolumeRequest(volume_id=kept.volume_id, mutable_parameters={"onDelete": "retain"})
+        driver.controller.ControllerModifyVolume(retain, timeout=CALL_S)
+        for volume_id in (claim.volume_id, kept.volume_id):
+            driver.controller.DeleteVolume(pb.DeleteVolumeRequest(volume_id=volume_id), timeout=CALL_S)
         assert not lab.s.path("/srv/share/team/data").exists()
+        assert lab.s.path(kept.volume_context["share"]).exists(), "its VolumeAttributesClass says retain"
     lab.b.run("umount", "/run/share")
