@@ -20,6 +20,7 @@ const CHUNKS_A_RUN: usize = 3;
 /// Chunks of a new segment.
 const FIRST_CHUNKS: usize = 256;
 
+/// Aligned to a power of two, so that finding a segment's takes no multiplication.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct SegmentIndex {
