@@ -39,7 +39,7 @@ _MEANINGS: Final[tuple[tuple[re.Pattern[str], type[CallError], str], ...]] = tup
     (re.compile(pattern, re.IGNORECASE), error, advice)
     for pattern, error, advice in (
         (r"already exists in volume group", LogicalVolumeExists, ""),
-        (r"too large for circular buffer|metadata.*(too large|does not fit)", NoSpace,
+        (r"too large for circular buffer|exceeds maximum metadata size|metadata.*(too large|does not fit)", NoSpace,
          "the group's metadata area is full: make it larger (vgcreate --metadatasize), or delete volumes"),
         (r"insufficient (free space|suitable)|not enough (free )?(space|extents|pvs)|reached threshold|"
          r"free space in (thin )?pool|number of stripes .* exceed", NoSpace,

@@ -36,6 +36,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("  Insufficient suitable allocatable extents for logical volume csi-v-9: 68 more required", NoSpace),
         ("  Cannot create new thin volume, free space in thin pool vg0/p reached threshold.", NoSpace),
         ("  VG vg0 metadata on /dev/sdb (1044992 bytes) too large for circular buffer (1044992 bytes)", NoSpace),
+        ("  VG vg0 14 metadata on /dev/sdb (1045909 bytes) exceeds maximum metadata size (1045760 bytes)", NoSpace),
         ('  Volume group "vg0" not found\n  Cannot process volume group vg0', Unavailable),
         ("  Refusing activation of partial LV vg0/x.  Use '--activationmode partial' to override.", Unavailable),
         ("  Cannot change VG vg0 while PVs are missing.", Unavailable),
