@@ -253,17 +253,15 @@ class PoolDatabase:
             if self._writer.in_transaction:  # after some errors SQLite has undone everything by itself
                 self._writer.execute("ROLLBACK")
             return False
-        self._end()
+        self._durably("COMMIT")
         return True
 
     def _commit_statement(self, statement: str, values: Sequence[object]) -> bool:
         """A transaction of one statement is that statement: other threads are let in between once, not three times."""
-        fault("loop.database.before_commit")
         try:
-            self._writer.execute(statement, values)
+            self._durably(statement, values)
         except sqlite3.IntegrityError:
             return False
-        fault("loop.database.after_commit")
         return True
 
     def _commit_apart(self, batch: Sequence[_Operation[Any]]) -> None:
@@ -281,11 +279,11 @@ class PoolDatabase:
                 # Where SQLite has rolled back everything by itself this fails in turn, and so does the whole batch.
                 self._writer.execute("ROLLBACK TO operation")
             self._writer.execute("RELEASE operation")
-        self._end()
+        self._durably("COMMIT")
 
-    def _end(self) -> None:
+    def _durably(self, statement: str, values: Sequence[object] = ()) -> None:
         fault("loop.database.before_commit")
-        self._writer.execute("COMMIT")
+        self._writer.execute(statement, values)
         fault("loop.database.after_commit")
 
     def _explain(self, error: BaseException) -> Exception:
