@@ -24,8 +24,8 @@ TIERS = (
     *("lvm", "nfs", "kernel"),
 )
 WAITING_TIERS = frozenset({"conformance", "crash"})
-"""They start servers and wait for them, and none watches the clock; so do tests of killed backends in other tiers. In
-a run of everything they run beside the rest."""
+"""They start servers and wait for them, as the tests of killed backends in other tiers do: in a run of everything they
+run beside the rest."""
 GUESTS = ("lvm", "nfs", "kernel", "deploy")
 """In the order in which guests are booted for their tests: what takes longest first, so that CPUs end together."""
 TESTS = Path(__file__).parent
