@@ -180,20 +180,20 @@ def test_nothing_is_stored_past_the_size(controller: ServerProcess, lab: Lab, no
 
 
 def test_a_clone_has_its_own_limit(controller: ServerProcess, lab: Lab, nodes: dict[str, str]) -> None:
-    volume = create(controller, 32 * MIB)
+    volume = create(controller, 16 * MIB)
     publish(controller, volume, nodes["a"])
     with mounted_at(lab.a, volume) as path:
         a = Process(lab.a)
         assert a("open", f"{path}/file") is None
-        assert a("write", f"{path}/file", "x", 0, 20 * MIB) is None
+        assert a("write", f"{path}/file", "x", 0, 10 * MIB) is None
     unpublish(controller, volume)
-    clone = create(controller, 32 * MIB, source=from_volume(volume.volume_id))
+    clone = create(controller, 16 * MIB, source=from_volume(volume.volume_id))
     publish(controller, clone, nodes["a"])
     with mounted_at(lab.a, clone) as path:
         a = Process(lab.a)
         assert a("open", f"{path}/file") is None
         assert a("open", f"{path}/more") is None
-        assert a("write", f"{path}/more", "y", 0, 20 * MIB) in ("ENOSPC", "EDQUOT")
+        assert a("write", f"{path}/more", "y", 0, 10 * MIB) in ("ENOSPC", "EDQUOT")
     delete(controller, volume, clone)
 
 

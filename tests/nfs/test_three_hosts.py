@@ -21,7 +21,7 @@ pytestmark = pytest.mark.needs_kernel("nfs")
 
 Code = grpc.StatusCode
 MIB = 1 << 20
-SIZE_BYTES = 64 * MIB
+SIZE_BYTES = 32 * MIB
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def test_nothing_past_the_size_is_stored(cluster: Cluster, lab: Lab) -> None:
     claim = cluster.create("full", RWO)
     cluster.run_pod(claim, cluster.a)
     path = f"{cluster.a.target(claim)}/big"
-    said = lab.a.run("dd", "if=/dev/zero", f"of={path}", "bs=1M", "count=80", "conv=fsync", check=False)
+    said = lab.a.run("dd", "if=/dev/zero", f"of={path}", "bs=1M", "count=40", "conv=fsync", check=False)
     assert os.strerror(errno.EDQUOT) in said or os.strerror(errno.ENOSPC) in said, said
     stored_bytes = int(lab.s.run("sh", "-c", f"du -s --block-size=1 {claim.context['share']} | cut -f1"))
     assert stored_bytes <= SIZE_BYTES
@@ -162,7 +162,7 @@ def test_nothing_past_the_size_is_stored(cluster: Cluster, lab: Lab) -> None:
     )
     answer = cluster.controller.controller.ControllerExpandVolume(request, timeout=CALL_S)
     assert (answer.capacity_bytes, answer.node_expansion_required) == (2 * SIZE_BYTES, False)
-    lab.a.run("dd", "if=/dev/zero", f"of={path}", "bs=1M", "count=80", "conv=fsync")
+    lab.a.run("dd", "if=/dev/zero", f"of={path}", "bs=1M", "count=40", "conv=fsync")
     assert cluster.a.stats(claim).usage[0].total == 2 * SIZE_BYTES
     cluster.stop_pod(claim, cluster.a)
     cluster.delete(claim)
@@ -233,7 +233,7 @@ def test_another_host_that_gets_the_disk_finds_everything(cluster: Cluster, lab:
             files = cluster.a.run_pod(moved)
             assert (files / "file").read_text(encoding="utf-8") == "kept"
             big = f"of={cluster.a.target(moved)}/big"
-            said = lab.a.run("dd", "if=/dev/zero", big, "bs=1M", "count=80", "conv=fsync", check=False)
+            said = lab.a.run("dd", "if=/dev/zero", big, "bs=1M", "count=40", "conv=fsync", check=False)
             assert os.strerror(errno.EDQUOT) in said or os.strerror(errno.ENOSPC) in said, said
             there.stop_pod(moved, cluster.a)
             there.delete(moved)
