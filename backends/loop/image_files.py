@@ -112,7 +112,9 @@ class ImageFiles:
             while batch := list(islice(names, _SCAN_BATCH)):
                 keys = {name: name.removesuffix(_SUFFIX) for name in batch if name.endswith(_SUFFIX)}
                 ours = known(list(keys.values()))
-                yield from (self.directory / name for name in batch if keys.get(name) not in ours)
+                unknown = (self.directory / name for name in batch if keys.get(name) not in ours)
+                # Not one that was deleted since it was listed: the image goes first, its record then.
+                yield from (path for path in unknown if os.path.lexists(path))
 
     def isolate(self, stranger: Path) -> Path:
         """Move a file that nobody knows out of the way; answer where it is now. Nothing is deleted."""

@@ -135,3 +135,17 @@ def test_strangers_are_all_that_has_no_record(tmp_path: Path) -> None:
         (layout.directory / name).touch()
     found = {path.name for path in layout.strangers(lambda keys: known & set(keys))}
     assert found == {"v-stray.img", "notes", "v-" + "0" * 20}
+
+
+def test_what_is_deleted_while_strangers_are_looked_for_is_none(tmp_path: Path) -> None:
+    layout = ImageFiles(tmp_path)
+    layout.prepare()
+    deleted, stray = layout.path("v-" + "0" * 20), layout.path("v-" + "1" * 20)
+    deleted.touch()
+    stray.touch()
+
+    def known(_: list[str]) -> set[str]:
+        deleted.unlink()  # and its record, before that was asked for
+        return set()
+
+    assert list(layout.strangers(known)) == [stray]
