@@ -18,12 +18,15 @@ _CERTIFICATES = "/run/host-certificates"
 # namespaces of their own, which end with the command however it ends.
 _ENTER = f"""
 root=$1 directory=$2 command=$3; shift 3
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount --bind /etc/resolv.conf "$root/etc/resolv.conf"
 : >"$root{_CERTIFICATES}"
 mount --bind /etc/ssl/certs/ca-certificates.crt "$root{_CERTIFICATES}"
-exec chroot "$root" env --ignore-environment --chdir="$directory" "$@" /bin/sh -c "$command"
+# The host's tree is left, not only hidden: this namespace's copy of somebody's mount would keep its device busy.
+cd "$root"; pivot_root . mnt; umount -l /mnt
+exec env --ignore-environment --chdir="$directory" "$@" /bin/sh -c "$command"
 """
 
 

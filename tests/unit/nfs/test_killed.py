@@ -217,6 +217,7 @@ def test_killed_at_every_step(name: str, tmp_path: Path) -> None:
     def acted(place: Path) -> None:
         with opened(place) as case:
             act(case)
+            assert opened_storage(case).trash.emptied(10)
 
     def retried(place: Path) -> None:
         with opened(place) as case:
