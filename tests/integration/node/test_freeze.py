@@ -108,8 +108,10 @@ def test_what_a_killed_process_left_frozen_is_thawed_at_the_next_start(node: Nod
         assert writer.hangs() or not record.exists(), "frozen, unless another driver's start has thawed it already"
     node.volumes.thaw_left_frozen()
     assert all(writer.ends() for writer in writers)
-    node.volumes.thaw_left_frozen()
-    assert not list(node.directory.rglob("*csi-core-frozen"))
+    ends_at = time.monotonic() + 10
+    while list(node.directory.rglob("*csi-core-frozen")):  # another driver's start may be at it
+        assert time.monotonic() < ends_at
+        node.volumes.thaw_left_frozen()
 
 
 def test_a_freeze_of_somebody_else_is_left_alone(node: Node, targets: Targets) -> None:
