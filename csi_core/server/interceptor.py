@@ -52,8 +52,6 @@ _NO_DEADLINE_S = 365 * 86400.0
 if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]
 
-_log = structlog.get_logger()
-
 
 class CallInterceptor(grpc.ServerInterceptor):
     """Surrounds every handler.
@@ -68,6 +66,8 @@ class CallInterceptor(grpc.ServerInterceptor):
         self._admission = admission
         self._metrics = metrics
         self._log_requests = log_requests
+        # Bound once: an unbound one is made anew for every line, also for one that its level leaves out.
+        self._log = structlog.get_logger().bind()
         self._handlers: dict[str, _Handler] = {}
         self._run = secrets.token_hex(3)
         self._calls = itertools.count(1)
@@ -114,22 +114,22 @@ class CallInterceptor(grpc.ServerInterceptor):
         request_id = f"{self._run}-{next(self._calls)}"
         structlog.contextvars.bind_contextvars(method=method, request_id=request_id, **_subject(request))
         if self._log_requests:
-            _log.debug("request", request=redacted(request))
+            self._log.debug("request", request=redacted(request))
         try:
             with call_deadline(_time_left_s(context)), nullcontext() if method in _UNGATED else self._admission:
                 if not context.is_active():
                     raise TimedOut("the client had gone when its turn came; nothing was started")
                 yield
             code = grpc.StatusCode.OK
-            log = _log.debug if method.startswith(_READING) else _log.info
+            log = self._log.debug if method.startswith(_READING) else self._log.info
             log("served", duration_ms=_since_ms(started_s))
         except Exception as error:
             failure = failure_of(error, request_id)
             code = failure.code
             if failure.expected:
-                _log.warning("refused", code=code.name, reason=failure.message, duration_ms=_since_ms(started_s))
+                self._log.warning("refused", code=code.name, reason=failure.message, duration_ms=_since_ms(started_s))
             else:
-                _log.exception("failed", code=code.name, duration_ms=_since_ms(started_s))
+                self._log.exception("failed", code=code.name, duration_ms=_since_ms(started_s))
             context.abort(code, failure.message)
         finally:
             self._metrics.end(method, code, time.perf_counter() - started_s)
