@@ -98,14 +98,16 @@ def test_the_answer_to_an_unmeant_error_leads_to_its_log_line(client: Client) ->
 
     client.backend.before = fail
     seen: list[dict[str, object]] = []
-    structlog.configure(processors=[structlog.contextvars.merge_contextvars, structlog.testing.LogCapture()])
-    capture = structlog.get_config()["processors"][-1]
+    # In place: loggers that are bound keep the list.
+    capture, processors = structlog.testing.LogCapture(), structlog.get_config()["processors"]
+    usual = processors.copy()
+    processors[:] = [structlog.contextvars.merge_contextvars, capture]
     try:
         with refuses("INTERNAL") as said:
             client.create()
         seen = [line for line in capture.entries if line["event"] == "failed"]
     finally:
-        structlog.reset_defaults()
+        processors[:] = usual
     assert seen[0]["method"] == "CreateVolume"
     assert seen[0]["name"] == "pvc-1"
     assert said.details.endswith(f"under request_id {seen[0]['request_id']}")
