@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 
 from csi_core.model import Description
 from csi_core.parameters import Parameters, keys, parse_parameters
@@ -55,14 +55,13 @@ def _keys(model: type[Parameters]) -> frozenset[str]:
     return frozenset(keys(model))
 
 
+@cache
+def _none_given(model: type[Parameters], what: str) -> Parameters:
+    return parse_parameters(model, {}, what)
+
+
 def _parse(model: type[Parameters], given: Mapping[str, str], what: str) -> Parameters:
-    return _parsed(model, tuple(given.items()), what)
-
-
-@lru_cache(maxsize=256)
-def _parsed(model: type[Parameters], given: tuple[tuple[str, str], ...], what: str) -> Parameters:
-    # The volumes of one class bring the same, and models cannot be changed.
-    return parse_parameters(model, dict(given), what)
+    return parse_parameters(model, given, what) if given else _none_given(model, what)
 
 
 def choose(description: Description, given: Mapping[str, str], mutable: Mapping[str, str]) -> Chosen:
@@ -80,7 +79,7 @@ def choose(description: Description, given: Mapping[str, str], mutable: Mapping[
         InvalidArgument: names every unknown key and bad value.
     """
     if not given and not mutable:
-        none = _parse(description.parameters, {}, "parameter"), _parse(description.mutable, {}, "mutable parameter")
+        none = _none_given(description.parameters, "parameter"), _none_given(description.mutable, "mutable parameter")
         return Chosen(none[0], {}, none[1], {})
     fixed_keys, mutable_keys = _keys(description.parameters), _keys(description.mutable)
     recorded_mutable = {k: v for k, v in given.items() if k in mutable_keys} | dict(mutable)
@@ -96,8 +95,6 @@ def choose(description: Description, given: Mapping[str, str], mutable: Mapping[
 
 def parse_secrets(description: Description, secrets: Mapping[str, str]) -> Parameters:
     """The backend's secrets model; no value of a secret appears in an error."""
-    if secrets:  # not kept: a secret stays in memory no longer than its call
-        return parse_parameters(description.secrets, secrets, "secret")
     return _parse(description.secrets, secrets, "secret")
 
 
