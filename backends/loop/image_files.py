@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from backends.loop import images
+from csi_core import durable
 from csi_core.errors import DataLoss
 from csi_core.faults import fault
 
@@ -31,7 +32,7 @@ class ImageFiles:
         """Make the directories."""
         for directory in (self.directory, self.quarantine):
             directory.mkdir(mode=0o700, exist_ok=True)
-        images.sync_directory(self.directory.parent)
+        durable.sync(self.directory.parent)
 
     def path(self, key: str) -> Path:
         """The image of a volume or snapshot, whether it is there or not."""
@@ -81,7 +82,7 @@ class ImageFiles:
             fault("loop.image.before_sync")
             os.fsync(image)
             fault("loop.image.after_sync")
-            images.sync_directory(self.directory)
+            durable.sync(self.directory)
 
     def own(self, key: str) -> None:
         """Give the image blocks of its own, shared with no other; durable after :meth:`ensure`."""
@@ -99,7 +100,7 @@ class ImageFiles:
 
     def sync(self) -> None:
         """Make names, and that they are gone, durable."""
-        images.sync_directory(self.directory)
+        durable.sync(self.directory)
 
     def strangers(self, known: Callable[[list[str]], set[str]]) -> Iterator[Path]:
         """Files among the images that belong to no record.
@@ -122,6 +123,6 @@ class ImageFiles:
         fault("loop.quarantine.before_rename")
         stranger.rename(target)
         fault("loop.quarantine.after_rename")
-        images.sync_directory(self.quarantine)
-        images.sync_directory(self.directory)
+        durable.sync(self.quarantine)
+        durable.sync(self.directory)
         return target

@@ -28,7 +28,6 @@ __all__ = [
     "own_blocks",
     "set_aside",
     "storage_errors",
-    "sync_directory",
 ]
 
 _FS_IOC_GETFLAGS: Final = 0x80086601
@@ -64,15 +63,6 @@ def opened(path: Path, *, create: bool = False, write: bool = True) -> Iterator[
         if create:
             _no_copy_on_write(descriptor)
         yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in ``directory`` durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -22,6 +22,7 @@ from backends.loop.names import Names
 from backends.loop.options import PoolOptions
 from backends.loop.records import Records, VolumeRecord
 from backends.loop.trash import Trash
+from csi_core import durable
 from csi_core.background import BackgroundWork
 from csi_core.errors import Busy, CallError, ConfigError, NoSpace, Unavailable
 from csi_core.faults import fault
@@ -75,7 +76,7 @@ class Pool:
             self.filesystem = hostfs.probe(options.path, direct_io=options.direct_io)
             self.database = PoolDatabase(options.path / "pool.db")
             undo.callback(self.database.close)
-            images.sync_directory(options.path)
+            durable.sync(options.path)
             self.records = Records(self.database)
             self.names = Names(self.records.volume_names())
             self.layout = self._opened_layout()

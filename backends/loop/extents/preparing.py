@@ -19,6 +19,7 @@ from backends.loop.extents.segments import Label, Segment, aligned_buffer, open_
 from backends.loop.extents.zeroing import Unpaced, zero
 from backends.loop.options import SegmentOptions
 from backends.loop.records import Records, SegmentRecord
+from csi_core import durable
 from csi_core.errors import ConfigError, FailedPrecondition
 from csi_core.faults import fault
 
@@ -208,4 +209,4 @@ def _allocated(path: Path, size_bytes: int) -> None:
         if os.fstat(file).st_size < size_bytes:
             os.posix_fallocate(file, 0, size_bytes)
         os.fsync(file)
-    images.sync_directory(path.parent)
+    durable.sync(path.parent)
