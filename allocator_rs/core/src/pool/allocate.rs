@@ -78,17 +78,16 @@ impl Pool {
         if wanted.is_none_or(|extents| extents > self.free_extents()) {
             return Ok(None);
         }
-        let mut longest_first: Vec<u32> = (0..lengths.len() as u32).collect();
-        longest_first.sort_by_key(|&index| Reverse(lengths[index as usize]));
+        let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
+        longest_first.sort_by_key(|&index| Reverse(lengths[index]));
         let mut runs = vec![Run { segment: 0, start: 0, length: 0 }; lengths.len()];
         for (placed, &index) in longest_first.iter().enumerate() {
-            let index = index as usize;
             if let Some(span) = self.free.take_best(Fit { length: lengths[index], alignment }) {
                 runs[index] = span.run();
                 continue;
             }
             for &index in &longest_first[..placed] {
-                self.put_back(runs[index as usize]);
+                self.put_back(runs[index]);
             }
             return Ok(None);
         }
@@ -99,7 +98,7 @@ impl Pool {
     ///
     /// # Errors
     /// As for [`Pool::free`].
-    pub fn room_behind(&self, run: Run) -> Result<u64, PoolError> {
+    pub fn room_behind(&mut self, run: Run) -> Result<u64, PoolError> {
         let span = self.span_of(run)?;
         self.check_not_quarantined(span)?;
         let behind = self.free.following(span);

@@ -24,7 +24,7 @@ impl Pool {
 
     #[cold]
     #[inline(never)]
-    fn why_not_used(&self, run: Run) -> PoolError {
+    fn why_not_used(&mut self, run: Run) -> PoolError {
         let reason = self.span_of(run).and_then(|span| self.check_in_use(span));
         reason.expect_err("a run in use could have been freed")
     }
@@ -38,6 +38,7 @@ impl Pool {
         for part in &ownerless {
             self.put_back(part.run());
         }
+        self.free.give_memory_back(run.segment);
         Ok(ownerless.iter().map(|part| part.length()).sum())
     }
 
@@ -78,6 +79,7 @@ impl Pool {
             return Err(PoolError::NotQuarantined { run });
         }
         self.put_back(run);
+        self.free.give_memory_back(run.segment);
         Ok(())
     }
 
@@ -92,12 +94,12 @@ impl Pool {
         Ok(())
     }
 
-    fn check_in_use(&self, span: Span) -> Result<(), PoolError> {
+    fn check_in_use(&mut self, span: Span) -> Result<(), PoolError> {
         self.check_not_quarantined(span)?;
         self.check_not_free(span)
     }
 
-    fn check_not_free(&self, span: Span) -> Result<(), PoolError> {
+    fn check_not_free(&mut self, span: Span) -> Result<(), PoolError> {
         match self.free.meeting(span) {
             Some(free) => Err(PoolError::Free { run: span.run(), free: free.run() }),
             None => Ok(()),

@@ -46,17 +46,11 @@ impl Pool {
     fn longest_covering(&self, length: u64, max_runs: usize) -> Option<Vec<Span>> {
         let mut chosen: Vec<Span> = Vec::new();
         let mut covered = 0;
-        for mut bin in self.free.spans_by_bin() {
-            bin.sort_unstable_by_key(|span| (std::cmp::Reverse(span.length()), span.start));
-            for span in bin {
-                if chosen.len() == max_runs {
-                    return None;
-                }
-                chosen.push(span);
-                covered += span.length();
-                if covered >= length {
-                    return Some(chosen);
-                }
+        for span in self.free.longest_first().take(max_runs) {
+            chosen.push(span);
+            covered += span.length();
+            if covered >= length {
+                return Some(chosen);
             }
         }
         None

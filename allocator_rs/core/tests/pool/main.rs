@@ -2,7 +2,9 @@
 
 #![allow(clippy::cast_possible_truncation)] // a few thousand extents
 
+mod crowded;
 mod examples;
 mod long_run;
+mod memory;
 mod model;
 mod sequences;

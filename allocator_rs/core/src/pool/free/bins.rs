@@ -8,6 +8,8 @@ use crate::pool::MAX_SEGMENT_EXTENTS;
 /// Bins an octave, as a power of two.
 const FINENESS: u32 = 8;
 const BINS_AN_OCTAVE: u64 = 1 << FINENESS;
+/// The first bin that has runs of several lengths.
+pub const FIRST_MIXED: usize = 2 * BINS_AN_OCTAVE as usize;
 pub const BINS: usize = bin_of(MAX_SEGMENT_EXTENTS) + 1;
 /// As many, rounded up to a power of two: what is taken modulo that needs no check of bounds.
 const SLOTS: usize = BINS.next_power_of_two();
@@ -174,6 +176,13 @@ impl Bins {
         self.longest = length;
     }
 
+    /// Takes note of new numbers of all runs, by the old ones.
+    pub fn renumber(&mut self, numbers: &[u32]) {
+        for id in self.newest.iter_mut() {
+            *id = numbers[*id as usize];
+        }
+    }
+
     /// Bytes of memory behind this, whatever the runs.
     pub fn memory_bytes(&self) -> usize {
         size_of_val(self.newest.as_ref())
@@ -184,7 +193,7 @@ impl Bins {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{BINS, BINS_AN_OCTAVE, FINENESS, bin_of};
+    use super::{BINS, BINS_AN_OCTAVE, FINENESS, FIRST_MIXED, bin_of};
     use crate::pool::MAX_SEGMENT_EXTENTS;
 
     /// The shortest length of a bin.
@@ -198,9 +207,10 @@ mod tests {
 
     #[test]
     fn bins_are_exact_below_512() {
-        for length in 0..512 {
-            assert_eq!(bin_of(length), length as usize);
+        for length in 0..FIRST_MIXED {
+            assert_eq!(bin_of(length as u64), length);
         }
+        assert_eq!(FIRST_MIXED, 512);
         assert_eq!(bin_of(512), 512);
         assert_eq!(bin_of(513), 512);
         assert_eq!(BINS, 7425);

@@ -1,7 +1,9 @@
 //! Which free run to take: nearly the shortest that fits, found in bounded time.
 
+use std::collections::BinaryHeap;
+
 use super::FreeRuns;
-use super::bins::{BINS, bin_of};
+use super::bins::{BINS, FIRST_MIXED, bin_of};
 use crate::pool::run::{Span, offset_of};
 
 /// Runs of a bin that are looked at for one that is long enough. The rest of a bin is looked at only where
@@ -60,8 +62,10 @@ impl FreeRuns {
     /// The room before it is for whatever lies there and may want to grow as well.
     pub fn take_roomy(&mut self, fit: Fit, room: u64) -> Option<Span> {
         let wanted = fit.length.saturating_add(room.saturating_mul(2)).saturating_add(fit.alignment - 1);
-        let id =
-            self.best(wanted).or_else(|| self.longest()).filter(|&id| self.nodes[id].length() >= fit.length);
+        let id = self
+            .best(wanted)
+            .or_else(|| self.nearly_longest())
+            .filter(|&id| self.nodes[id].length() >= fit.length);
         let Some(id) = id else { return self.take_best(fit) };
         let (start, end) = (self.nodes[id].start, self.nodes[id].end);
         // Nobody is in front of a segment's first extent.
@@ -145,7 +149,35 @@ impl FreeRuns {
     }
 
     fn longest(&self) -> Option<u32> {
+        self.longest_of_last_bin(usize::MAX)
+    }
+
+    /// A run that is shorter than the longest by a 256th at most.
+    fn nearly_longest(&self) -> Option<u32> {
+        self.longest_of_last_bin(SCAN)
+    }
+
+    /// The longest among the `scan` newest runs of the last bin that has any.
+    fn longest_of_last_bin(&self, scan: usize) -> Option<u32> {
         let bin = self.bins.filled_up_to(usize::MAX)?;
-        self.bins.members(&self.nodes, bin).max_by_key(|&id| self.nodes[id].length())
+        let scan = if bin < FIRST_MIXED { 1 } else { scan };
+        self.bins.members(&self.nodes, bin).take(scan).max_by_key(|&id| self.nodes[id].length())
+    }
+
+    /// All free runs, the longest first; whoever takes the first few does not look at all others of their length.
+    pub fn longest_first(&self) -> impl Iterator<Item = Span> + use<'_> {
+        let bins = std::iter::successors(self.bins.filled_up_to(usize::MAX), |&bin| {
+            bin.checked_sub(1).and_then(|below| self.bins.filled_up_to(below))
+        });
+        let ids = bins.flat_map(|bin| {
+            let members = self.bins.members(&self.nodes, bin);
+            let (mixed, equal) =
+                if bin < FIRST_MIXED { (None, Some(members)) } else { (Some(members), None) };
+            let lengths = mixed.into_iter().flatten().map(|id| (self.nodes[id].length(), id));
+            let mut by_length: BinaryHeap<(u64, u32)> = lengths.collect();
+            let longest_first = std::iter::from_fn(move || by_length.pop().map(|(_, id)| id));
+            equal.into_iter().flatten().chain(longest_first)
+        });
+        ids.map(|id| self.span(id))
     }
 }

@@ -5,20 +5,35 @@
 //! alone. An array holds the first run of each chunk, a bitmap says which chunks have any.
 //!
 //! There are a few chunks for each run, and together they reach about as far as the runs do, but for the
-//! last chunk, which has no end: so a chunk seldom has two runs, a word of the bitmap seldom none, and the
+//! last chunk, which has no end: so a chunk seldom has several runs, a word of the bitmap seldom none, and the
 //! index is as small as the runs themselves, however large the segment is and however empty.
+//! Where a chunk has very many all the same, [`landmarks`](super::landmarks) help.
 
 use std::hint::select_unpredictable;
 use std::ops::Index;
 
 use super::bitmap::Bitmap;
+use super::landmarks::Landmarks;
 use super::node::{NIL, Node, Nodes, Row};
 use crate::pool::run::{Span, offset_of};
 
-/// Chunks that there are for a run at least; at most twice as many.
-const CHUNKS_A_RUN: usize = 3;
 /// Chunks of a new segment.
 const FIRST_CHUNKS: usize = 256;
+/// A larger index costs more, by pushing the runs out of the second cache, than it saves in steps.
+const MANY_CHUNKS: usize = 1 << 16;
+
+/// Runs that nearly every search ends within: one test for each, and no loop.
+const NEAR_STEPS: usize = 4;
+
+/// For how many runs so many chunks are enough: 3 to 6 for a run save steps; many runs share 2 among 3.
+fn enough_for(chunks: usize) -> usize {
+    if chunks < MANY_CHUNKS { chunks / 3 } else { chunks + chunks / 2 }
+}
+
+/// With fewer runs than this, half as many chunks would be enough for twice as many.
+fn few_for(chunks: usize) -> usize {
+    if chunks > FIRST_CHUNKS { enough_for(chunks / 2) / 2 } else { 0 }
+}
 
 /// Aligned to a power of two, so that finding a segment's takes no multiplication.
 #[derive(Debug)]
@@ -36,6 +51,7 @@ pub struct SegmentIndex {
     chunks: Bitmap,
     /// The first run of each chunk that has any.
     firsts: Vec<u32>,
+    landmarks: Landmarks,
 }
 
 impl SegmentIndex {
@@ -52,6 +68,7 @@ impl SegmentIndex {
             last_chunk: chunks - 1,
             chunks: Bitmap::new(chunks),
             firsts: vec![NIL; chunks],
+            landmarks: Landmarks::default(),
         };
         index.firsts[chunks - 1] = border;
         index.chunks.set(chunks - 1);
@@ -64,11 +81,34 @@ impl SegmentIndex {
 
     /// Makes room for so many runs in a segment that has none; all but the last end at offsets up to `reach`.
     pub fn reserve(&mut self, runs: usize, reach: u64) {
-        let chunks = (runs * CHUNKS_A_RUN).next_power_of_two().max(FIRST_CHUNKS);
+        let mut chunks = FIRST_CHUNKS;
+        while runs > enough_for(chunks) {
+            chunks *= 2;
+        }
         *self = Self::with_chunks(chunks, self.extents, self.border);
         while reach >> self.chunk_shift >= self.last_chunk as u64 {
             self.chunk_shift += 1;
         }
+    }
+
+    /// Files the runs, which have become few, in as many chunks as they need, and gives the others back.
+    pub fn shrink(&mut self, nodes: &Row) {
+        let last = nodes[self.border].place_previous;
+        let last_but_one = nodes[last].place_previous;
+        let reach = if last_but_one == self.border { 0 } else { offset_of(nodes[last_but_one].end) };
+        let runs = self.runs;
+        self.reserve(runs, reach);
+        self.runs = runs;
+        self.file_all(nodes);
+    }
+
+    /// Takes note of new numbers of all runs, by the old ones.
+    pub fn renumber(&mut self, numbers: &[u32]) {
+        self.border = numbers[self.border as usize];
+        for id in &mut self.firsts {
+            *id = numbers[*id as usize];
+        }
+        self.landmarks.renumber(numbers);
     }
 
     /// The same runs in a longer segment.
@@ -82,7 +122,7 @@ impl SegmentIndex {
     #[inline(never)]
     fn make_chunks(&mut self, nodes: &Row) {
         let chunks = self.firsts.len();
-        let (chunks, shift) = if self.runs * CHUNKS_A_RUN > chunks {
+        let (chunks, shift) = if self.runs > enough_for(chunks) {
             (2 * chunks, self.chunk_shift.saturating_sub(1))
         } else {
             (chunks, self.chunk_shift + 1)
@@ -106,6 +146,11 @@ impl SegmentIndex {
         self.border
     }
 
+    /// Whether the index is far larger than its runs need.
+    pub fn is_sparse(&self) -> bool {
+        self.runs < few_for(self.firsts.len())
+    }
+
     /// How many runs there are.
     pub fn runs(&self) -> usize {
         self.runs
@@ -124,7 +169,7 @@ impl SegmentIndex {
         node.place_next = behind;
         self.runs += 1;
         let crowded = self.file(id, span.end, behind);
-        if crowded || self.runs * CHUNKS_A_RUN > self.firsts.len() {
+        if crowded || self.runs > enough_for(self.firsts.len()) {
             self.make_chunks(nodes);
         }
     }
@@ -188,29 +233,63 @@ impl SegmentIndex {
 
     /// The first run that ends at `address` or behind it, or else the border.
     #[inline]
-    pub fn reaching(&self, nodes: &impl Index<u32, Output = Node>, address: u64) -> u32 {
-        self.reaching_from(nodes, self.chunk_of(address), address)
+    pub fn reaching(&mut self, nodes: &impl Index<u32, Output = Node>, address: u64) -> u32 {
+        match self.reaching_soon(nodes, self.chunk_of(address), address) {
+            Ok(id) => id,
+            Err(id) => self.walk_on(nodes, id, address),
+        }
     }
 
     /// As `reaching`, for an address at this `offset` in its segment.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
-    pub fn reaching_at(&self, nodes: &Row, offset: u64, address: u64) -> u32 {
-        self.reaching_from(nodes, self.chunk_at(offset), address)
+    pub fn reaching_at(&mut self, nodes: &Row, offset: u64, address: u64) -> u32 {
+        match self.reaching_soon(nodes, self.chunk_at(offset), address) {
+            Ok(id) => id,
+            Err(id) => self.walk_on(nodes, id, address),
+        }
     }
 
+    /// As `reaching`, but leaves no landmarks.
+    pub fn found(&self, nodes: &Nodes, address: u64) -> u32 {
+        let near = self.reaching_soon(nodes, self.chunk_of(address), address);
+        near.unwrap_or_else(|id| self.landmarks.find(nodes, id, address))
+    }
+
+    /// # Errors
+    /// The run at which the search was given up: it is too far.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "a call costs a tenth of an allocation")]
-    fn reaching_from(&self, nodes: &impl Index<u32, Output = Node>, chunk: usize, address: u64) -> u32 {
+    fn reaching_soon(
+        &self,
+        nodes: &impl Index<u32, Output = Node>,
+        chunk: usize,
+        address: u64,
+    ) -> Result<u32, u32> {
         let chunk = self.chunks.next(chunk).unwrap_or(self.last_chunk);
         let mut id = self.firsts[chunk];
-        loop {
+        for _ in 0..NEAR_STEPS {
             let node = &nodes[id];
             if node.end >= address {
-                return id;
+                return Ok(id);
             }
             id = node.place_next;
         }
+        Err(id)
+    }
+
+    /// As `reaching`, from a run on that may be far before it.
+    #[cold]
+    #[inline(never)]
+    fn walk_on(&mut self, nodes: &impl Index<u32, Output = Node>, id: u32, address: u64) -> u32 {
+        let found = self.landmarks.search(nodes, id, address);
+        self.landmarks.forget_too_many(self.runs);
+        found
+    }
+
+    /// Runs that searches begin at.
+    pub fn landmarks<'a>(&'a self, nodes: &'a Nodes) -> impl Iterator<Item = u32> + use<'a> {
+        self.landmarks.runs(nodes)
     }
 
     /// All runs in ascending order.
@@ -221,7 +300,8 @@ impl SegmentIndex {
 
     /// Bytes of memory asked for.
     pub fn memory_bytes(&self) -> usize {
-        self.firsts.capacity() * size_of::<u32>() + self.chunks.memory_bytes()
+        let firsts = self.firsts.capacity() * size_of::<u32>();
+        firsts + self.chunks.memory_bytes() + self.landmarks.memory_bytes()
     }
 
     /// The chunk of an address.

@@ -29,7 +29,7 @@ impl FreeRuns {
                     return Err(format!("the free run at {} touches the one before it", node.start));
                 }
                 for address in [node.start, node.start + 1, node.end] {
-                    if segment.reaching(&self.nodes, address) != id {
+                    if segment.found(&self.nodes, address) != id {
                         return Err(format!("the free run at {} is not found by {address}", node.start));
                     }
                 }
@@ -39,6 +39,12 @@ impl FreeRuns {
                 reached = Some(node.end);
                 runs += 1;
                 extents += node.length();
+            }
+            for id in segment.landmarks(&self.nodes) {
+                let end = self.nodes[id].end;
+                if segment.found(&self.nodes, end) != id {
+                    return Err(format!("the landmark that ends at {end} is no free run"));
+                }
             }
         }
         if (runs, extents) == (self.runs(), self.extents) {

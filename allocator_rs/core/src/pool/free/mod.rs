@@ -8,6 +8,7 @@ mod bitmap;
 mod fit;
 mod index;
 mod invariants;
+mod landmarks;
 mod node;
 
 use std::hint::select_unpredictable;
@@ -18,6 +19,9 @@ use node::Nodes;
 use super::run::{Span, address, offset_of, segment_of};
 use bins::Bins;
 pub use fit::Fit;
+
+/// A pool with no more nodes keeps them.
+const MANY_NODES: usize = 256;
 
 /// All free runs of a pool.
 #[derive(Debug)]
@@ -78,8 +82,8 @@ impl FreeRuns {
     }
 
     /// The first free run that has extents of `span`.
-    pub fn meeting(&self, span: Span) -> Option<Span> {
-        let id = self.index(span.start).reaching(&self.nodes, span.start + 1);
+    pub fn meeting(&mut self, span: Span) -> Option<Span> {
+        let id = self.reaching(span.start + 1);
         (self.nodes[id].start < span.end).then(|| self.span(id))
     }
 
@@ -87,8 +91,8 @@ impl FreeRuns {
     ///
     /// # Errors
     /// The first free run that has extents of `span`.
-    pub fn following(&self, span: Span) -> Result<Option<Span>, Span> {
-        let id = self.index(span.start).reaching(&self.nodes, span.start + 1);
+    pub fn following(&mut self, span: Span) -> Result<Option<Span>, Span> {
+        let id = self.reaching(span.start + 1);
         if self.nodes[id].start > span.end {
             return Ok(None);
         }
@@ -101,7 +105,7 @@ impl FreeRuns {
     /// # Errors
     /// The first free run that has extents of `span`.
     pub fn take_behind(&mut self, span: Span, extents: u64) -> Result<bool, Span> {
-        let id = self.index(span.start).reaching(&self.nodes, span.start + 1);
+        let id = self.reaching(span.start + 1);
         let (start, end) = (self.nodes[id].start, self.nodes[id].end);
         if start < span.end {
             return Err(self.span(id));
@@ -184,7 +188,7 @@ impl FreeRuns {
     /// # Panics
     /// Where there is no such run.
     pub fn take_at(&mut self, span: Span) {
-        let id = self.index(span.start).reaching(&self.nodes, span.start + 1);
+        let id = self.reaching(span.start + 1);
         assert!(
             self.nodes[id].start <= span.start && span.end <= self.nodes[id].end,
             "only free extents can be taken"
@@ -223,6 +227,35 @@ impl FreeRuns {
         self.bins.unlink(&mut nodes, id, length);
         self.segments[segment_of(start)].remove(&mut nodes, id);
         self.nodes.give_back(id);
+    }
+
+    /// Gives memory back where a segment, or the pool, has far fewer runs left than there once were.
+    ///
+    /// Not asked by what takes and gives single runs: that would cost each of them some 8 % in a small pool.
+    pub fn give_memory_back(&mut self, segment: u32) {
+        let index = &mut self.segments[segment as usize];
+        if index.is_sparse() {
+            index.shrink(&self.nodes.row());
+        }
+        if self.nodes.len() > MANY_NODES && self.nodes.len() / 4 > self.runs() + self.segments.len() {
+            self.renumber();
+        }
+    }
+
+    /// Numbers all runs anew, without the gaps that others have left.
+    #[cold]
+    #[inline(never)]
+    fn renumber(&mut self) {
+        let mut kept = Vec::with_capacity(self.runs() + self.segments.len());
+        for segment in &self.segments {
+            kept.push(segment.border());
+            kept.extend(segment.ascending(&self.nodes));
+        }
+        let numbers = self.nodes.keep(&kept);
+        self.bins.renumber(&numbers);
+        for segment in &mut self.segments {
+            segment.renumber(&numbers);
+        }
     }
 
     /// Gives a run another start; the index need not know.
@@ -277,6 +310,12 @@ impl FreeRuns {
         Some(start)
     }
 
+    /// The first run of its segment that ends at `address` or behind it, or else the border.
+    #[inline]
+    fn reaching(&mut self, address: u64) -> u32 {
+        self.segments[segment_of(address)].reaching(&self.nodes, address)
+    }
+
     #[inline]
     fn index(&self, address: u64) -> &SegmentIndex {
         &self.segments[segment_of(address)]
@@ -285,14 +324,6 @@ impl FreeRuns {
     #[inline]
     fn span(&self, id: u32) -> Span {
         Span::new(self.nodes[id].start, self.nodes[id].end)
-    }
-
-    /// All free runs, those of longer bins first; in no order within a bin.
-    pub fn spans_by_bin(&self) -> impl Iterator<Item = Vec<Span>> + use<'_> {
-        let bins = std::iter::successors(self.bins.filled_up_to(usize::MAX), |&bin| {
-            bin.checked_sub(1).and_then(|below| self.bins.filled_up_to(below))
-        });
-        bins.map(|bin| self.bins.members(&self.nodes, bin).map(|id| self.span(id)).collect())
     }
 
     /// Bytes of memory that the free runs need, and bytes that the pool needs whatever its free runs.

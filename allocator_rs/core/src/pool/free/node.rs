@@ -6,6 +6,9 @@ use std::ops::{Index, IndexMut};
 /// written to it, so that no branch has to ask.
 pub const NIL: u32 = 0;
 
+/// Where no run ends: what an unused node says of itself.
+const NOWHERE: u64 = 0;
+
 /// A free run, in the ring of its segment, which is in ascending order, and in the list of its bin.
 ///
 /// Aligned to its size, so that it lies in one cache line.
@@ -26,7 +29,7 @@ pub struct Node {
 }
 
 const UNUSED: Node =
-    Node { start: 0, end: 0, place_previous: NIL, place_next: NIL, bin_previous: NIL, bin_next: NIL };
+    Node { start: 0, end: NOWHERE, place_previous: NIL, place_next: NIL, bin_previous: NIL, bin_next: NIL };
 
 impl Node {
     #[inline]
@@ -70,7 +73,9 @@ impl Nodes {
     /// Gives a node back that is in no list any more.
     #[inline]
     pub fn give_back(&mut self, id: u32) {
-        self.all[id as usize].place_next = self.first_unused;
+        let node = &mut self.all[id as usize];
+        node.place_next = self.first_unused;
+        node.end = NOWHERE;
         self.first_unused = id;
     }
 
@@ -82,6 +87,32 @@ impl Nodes {
 
     pub fn reserve(&mut self, nodes: usize) {
         self.all.reserve_exact((nodes + 1).saturating_sub(self.all.len()));
+    }
+
+    /// How many there are, used or not.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Forgets all nodes but these, and numbers them anew; answers with the new numbers by the old ones.
+    pub fn keep(&mut self, kept: &[u32]) -> Vec<u32> {
+        let mut numbers = vec![NIL; self.all.len()];
+        for (number, &id) in (NIL + 1..).zip(kept) {
+            numbers[id as usize] = number;
+        }
+        let renumbered = kept.iter().map(|&id| {
+            let node = self[id];
+            Node {
+                place_previous: numbers[node.place_previous as usize],
+                place_next: numbers[node.place_next as usize],
+                bin_previous: numbers[node.bin_previous as usize],
+                bin_next: numbers[node.bin_next as usize],
+                ..node
+            }
+        });
+        self.all = std::iter::once(UNUSED).chain(renumbered).collect();
+        self.first_unused = NIL;
+        numbers
     }
 
     /// Bytes of memory asked for.
