@@ -12,8 +12,8 @@ Lists cross the border as ``bytes`` of unsigned 64-bit words in the machine's by
 - *ranges* of a file: two words each, ``"=2Q"``: offset in the file, length (both in bytes).
 
 Extents, ranges, and runs that are listed (not those that were just allocated) are ascending and never
-overlap. A buffer that is not such a list raises ``ValueError``. Calls of the kernel and work on lists
-run without the GIL.
+overlap. A buffer that is not such a list raises ``ValueError``, a number below 0 or too large for its word
+``OverflowError``. Calls of the kernel and work on lists run without the GIL.
 """
 
 from collections.abc import Sequence
@@ -97,7 +97,7 @@ class ExtentPool:
         """A pool from its segments' lengths and every held run, in any order.
 
         Raises ``RunConflictError`` with ``positions`` where two of them claim the same extents and are not
-        both ``HELD_SHARED``, or where one reaches beyond its segment.
+        both ``HELD_SHARED``, or where one is empty, reaches beyond its segment or names one that is not there.
         """
 
     @property

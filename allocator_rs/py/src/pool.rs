@@ -9,7 +9,7 @@ use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::packed::{pack, pack_runs, unpack};
-use crate::pool_error::{batch_error, pool_error};
+use crate::pool_error::{entry_error, held_error, pool_error};
 
 const HOLDS: [Hold; 3] = [Hold::Owned, Hold::Shared, Hold::Quarantined];
 
@@ -43,7 +43,7 @@ impl ExtentPool {
     fn rebuild(py: Python<'_>, segments: Vec<u64>, held: &[u8], extent_bytes: u64) -> PyResult<Self> {
         let pool = py.detach(|| {
             let held = unpack_held(held)?;
-            Pool::rebuild(extent_bytes, &segments, &held).map_err(pool_error)
+            Pool::rebuild(extent_bytes, &segments, &held).map_err(|error| held_error(&held, error))
         })?;
         Ok(Self { pool: Mutex::new(pool) })
     }
@@ -69,17 +69,15 @@ impl ExtentPool {
     }
 
     fn segment_extents(&self, py: Python<'_>, segment: u32) -> PyResult<u64> {
-        self.lock(py)?
-            .segment_extents(segment)
-            .ok_or_else(|| pool_error(PoolError::NoSuchSegment { segment }))
+        self.locked(py, |pool| pool.segment_extents(segment).ok_or(PoolError::NoSuchSegment { segment }))
     }
 
     fn add_segment(&self, py: Python<'_>, extents: u64) -> PyResult<u32> {
-        self.lock(py)?.add_segment(extents).map_err(pool_error)
+        self.locked(py, |pool| pool.add_segment(extents))
     }
 
     fn grow_segment(&self, py: Python<'_>, segment: u32, extents: u64) -> PyResult<()> {
-        self.lock(py)?.grow_segment(segment, extents).map_err(pool_error)
+        self.locked(py, |pool| pool.grow_segment(segment, extents))
     }
 
     #[pyo3(signature = (length, *, alignment = 1, room = 0))]
@@ -98,7 +96,8 @@ impl ExtentPool {
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let runs = py.detach(|| {
             let lengths: Vec<u64> = unpack(lengths)?.map(|[length]| length).collect();
-            self.lock_detached()?.allocate_batch(&lengths, alignment).map_err(pool_error)
+            let runs = self.lock_detached()?.allocate_batch(&lengths, alignment);
+            runs.map_err(pool_error)
         })?;
         runs.map(|runs| pack_runs(py, &runs)).transpose()
     }
@@ -109,30 +108,36 @@ impl ExtentPool {
         length: u64,
         max_runs: usize,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let runs =
-            py.detach(|| self.lock_detached()?.allocate_scattered(length, max_runs).map_err(pool_error))?;
+        let runs = py.detach(|| {
+            let runs = self.lock_detached()?.allocate_scattered(length, max_runs);
+            runs.map_err(pool_error)
+        })?;
         runs.map(|runs| pack_runs(py, &runs)).transpose()
     }
 
     fn extend(&self, py: Python<'_>, segment: u32, start: u64, length: u64, by: u64) -> PyResult<bool> {
-        let extended = self.lock(py)?.extend(Run { segment, start, length }, by).map_err(pool_error)?;
+        let extended = self.locked(py, |pool| pool.extend(Run { segment, start, length }, by))?;
         Ok(extended.is_some())
     }
 
     fn room_behind(&self, py: Python<'_>, segment: u32, start: u64, length: u64) -> PyResult<u64> {
-        self.lock(py)?.room_behind(Run { segment, start, length }).map_err(pool_error)
+        self.locked(py, |pool| pool.room_behind(Run { segment, start, length }))
     }
 
     fn free(&self, py: Python<'_>, segment: u32, start: u64, length: u64) -> PyResult<u64> {
-        self.lock(py)?.free(Run { segment, start, length }).map_err(pool_error)
+        self.locked(py, |pool| pool.free(Run { segment, start, length }))
     }
 
     fn free_batch(&self, py: Python<'_>, runs: &[u8]) -> PyResult<u64> {
         py.detach(|| {
             // Twice over the words, the first time for errors: a list of runs would cost as much as freeing them.
             unpack(runs)?.try_for_each(|words| run(words).map(drop))?;
-            let runs = unpack(runs)?.filter_map(|words| run(words).ok());
-            self.lock_detached()?.free_batch(runs).map_err(|(position, error)| batch_error(position, error))
+            let listed = unpack(runs)?.filter_map(|words| run(words).ok());
+            let freed = self.lock_detached()?.free_batch(listed);
+            freed.or_else(|(position, error)| {
+                let refused = run(unpack(runs)?.nth(position).unwrap_or_default())?;
+                Err(entry_error(position, refused, error))
+            })
         })
     }
 
@@ -143,16 +148,16 @@ impl ExtentPool {
         start: u64,
         length: u64,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let runs = self.lock(py)?.quarantine(Run { segment, start, length }).map_err(pool_error)?;
+        let runs = self.locked(py, |pool| pool.quarantine(Run { segment, start, length }))?;
         pack_runs(py, &runs)
     }
 
     fn reclaim(&self, py: Python<'_>, segment: u32, start: u64, length: u64) -> PyResult<()> {
-        self.lock(py)?.reclaim(Run { segment, start, length }).map_err(pool_error)
+        self.locked(py, |pool| pool.reclaim(Run { segment, start, length }))
     }
 
     fn share(&self, py: Python<'_>, segment: u32, start: u64, length: u64) -> PyResult<()> {
-        self.lock(py)?.share(Run { segment, start, length }).map_err(pool_error)
+        self.locked(py, |pool| pool.share(Run { segment, start, length }))
     }
 
     fn free_runs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
@@ -173,10 +178,10 @@ impl ExtentPool {
     }
 
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (statistics, histogram) = {
-            let pool = self.lock(py)?;
-            (pool.statistics(), pool.free_run_histogram())
-        };
+        let (statistics, histogram) = py.detach(|| {
+            let pool = self.lock_detached()?;
+            PyResult::Ok((pool.statistics(), pool.free_run_histogram()))
+        })?;
         let figures = PyDict::new(py);
         figures.set_item("extents", statistics.extents)?;
         figures.set_item("free_extents", statistics.free_extents)?;
@@ -207,7 +212,20 @@ impl ExtentPool {
     }
 }
 
+/// No lock is held while a Python object is made, an exception neither: that may run the garbage collector, and
+/// so a finalizer that calls this very pool.
 impl ExtentPool {
+    /// Does something with the pool, and only then makes an exception of its error.
+    #[inline]
+    fn locked<T>(
+        &self,
+        py: Python<'_>,
+        operation: impl FnOnce(&mut Pool) -> Result<T, PoolError>,
+    ) -> PyResult<T> {
+        let done = operation(&mut *self.lock(py)?);
+        done.map_err(pool_error)
+    }
+
     /// Waits without the GIL where another thread has the lock for longer.
     fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Pool>> {
         self.pool.lock_py_attached(py).map_err(in_doubt)

@@ -1,6 +1,6 @@
 //! [`PoolError`] as Python exceptions that carry the runs they name.
 
-use csi_core_allocator::pool::{PoolError as CoreError, Run};
+use csi_core_allocator::pool::{Held, PoolError as CoreError, Run};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -27,13 +27,31 @@ pub fn pool_error(error: CoreError) -> PyErr {
     }
 }
 
-/// The same for one entry of a list.
-pub fn batch_error(position: usize, error: CoreError) -> PyErr {
-    let refused = pool_error(error);
-    Python::attach(|py| match refused.value(py).setattr("positions", (position,)) {
-        Ok(()) => refused,
-        Err(_) => PyValueError::new_err(format!("entry {position} of the list: {error}")),
-    })
+/// `RunConflictError` for an entry of a list: whoever keeps a run that no pool can have has a corrupt list.
+pub fn entry_error(position: usize, run: Run, error: CoreError) -> PyErr {
+    let (named, other) = match error {
+        CoreError::Free { free: other, .. } | CoreError::Quarantined { quarantined: other, .. } => {
+            (error.to_string(), Some(other))
+        }
+        CoreError::OutOfBounds { .. } => (error.to_string(), None),
+        _ => (format!("{run}: {error}"), None),
+    };
+    let runs: Vec<Run> = std::iter::once(run).chain(other).collect();
+    conflict(format!("entry {position} of the list: {named}"), &runs, &[position])
+}
+
+/// The same for a list that a pool is to be rebuilt from.
+pub fn held_error(held: &[Held], error: CoreError) -> PyErr {
+    let refused = held.iter().position(|held| match error {
+        CoreError::OutOfBounds { run, .. } => held.run == run,
+        CoreError::NoSuchSegment { segment } => held.run.segment == segment,
+        CoreError::Empty => held.run.length == 0,
+        _ => false,
+    });
+    match refused {
+        Some(position) => entry_error(position, held[position].run, error),
+        None => pool_error(error),
+    }
 }
 
 fn conflict(message: String, runs: &[Run], positions: &[usize]) -> PyErr {

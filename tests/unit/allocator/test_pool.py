@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import struct
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -127,6 +129,25 @@ def test_what_is_not_in_use_cannot_be_freed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ((0, 9, 2), "entry 1 of the list: extents 9..11 of segment 0 reach beyond its 10 extents"),
+        ((0, 9, 0), "entry 1 of the list: extents 9..9 of segment 0: a run of no extents"),
+        ((3, 9, 1), "entry 1 of the list: extents 9..10 of segment 3: the pool has no segment 3"),
+    ],
+)
+def test_a_run_that_no_pool_can_have_is_named_by_its_position(run: Run, said: str) -> None:
+    with pytest.raises(RunConflictError, match=said) as error:
+        ExtentPool.rebuild([10], packed((0, 0, 1, HELD_OWNED), (*run, HELD_OWNED)))
+    assert (error.value.runs, error.value.positions) == ((run,), (1,))
+    pool = ExtentPool([10])
+    assert pool.allocate(1) == (0, 0, 1)
+    with pytest.raises(RunConflictError, match=said) as error:
+        pool.free_batch(packed((0, 0, 1), run))
+    assert (error.value.runs, error.value.positions) == ((run,), (1,))
+
+
+@pytest.mark.parametrize(
     ("held", "said"),
     [
         (b"1234567", "7 bytes are not a whole number"),
@@ -220,6 +241,48 @@ def test_eight_threads_share_a_pool() -> None:
     assert failures == []
     assert pool.check() is None
     assert runs(pool.free_runs()) == [(0, 0, 6000), (1, 0, 2000)]
+
+
+USED_IN_A_COLLECTION = """
+import gc
+from csi_core._allocator import ExtentPool, RunConflictError
+
+pool = ExtentPool([10])
+gc.callbacks.append(lambda phase, info: pool.free_extents)
+gc.set_threshold(1)
+for _ in range(100):
+    for refused in (pool.free, pool.reclaim, pool.quarantine, pool.share):
+        try:
+            refused(0, 0, 1)
+        except RunConflictError:
+            pass
+    try:
+        pool.free_batch(bytes(16) + (1).to_bytes(8, "little"))
+    except RunConflictError:
+        pass
+"""
+
+
+def test_an_error_may_start_a_garbage_collection_that_uses_the_pool() -> None:
+    """In a process of its own: with the pool's lock held while the exception is made it would hang for good."""
+    subprocess.run([sys.executable, "-P", "-c", USED_IN_A_COLLECTION], check=True, timeout=120)
+
+
+def test_numbers_that_no_pool_can_have_are_refused() -> None:
+    pool = ExtentPool([10])
+    for number in (-1, 1 << 64, -(1 << 70)):
+        with pytest.raises(OverflowError):
+            pool.allocate(number)
+        with pytest.raises(OverflowError):
+            pool.free(0, number, 1)
+    with pytest.raises(OverflowError):
+        pool.free(1 << 32, 0, 1)
+    most = (1 << 64) - 1
+    assert (pool.allocate(most), pool.allocate_scattered(most, most)) == (None, None)
+    assert pool.allocate_batch(packed((most,), (most,))) is None
+    assert pool.allocate(1, room=most) is not None
+    with pytest.raises(RunConflictError, match="reach beyond its 10 extents"):
+        pool.free(0, most, most)
 
 
 def test_default_extent_is_between_the_limits() -> None:
