@@ -19,8 +19,8 @@ class Scale:
         burst: calls of one burst from ``CLIENTS`` clients.
         bursts: bursts of each kind, alternating.
         volumes: volumes in the large pool.
-        fio_seconds: length of one fio run.
-        fio_pairs: runs of fio on each of the two filesystems, alternating.
+        fio_seconds: how long fio writes beside something else.
+        fio_pairs: short runs of fio on each of two filesystems, alternating.
         fio_size_mib: size of the file that fio works on.
     """
 
@@ -35,7 +35,7 @@ class Scale:
     fio_size_mib: int
 
 
-FULL = Scale("full", 500, 25, 2000, 7, 100_000, 6, 7, 512)
-SHORT = Scale("short", 60, 4, 300, 3, 2_000, 1, 3, 128)
+FULL = Scale("full", 500, 25, 2000, 7, 100_000, 2, 100, 512)
+SHORT = Scale("short", 60, 4, 300, 3, 2_000, 1, 15, 128)
 
 SCALE = SHORT if os.environ.get("CSICORE_BENCH") == "short" else FULL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from export_server import local_server
 
+from benches.fio import in_turns
 from benches.ratios import Bound, Findings
 from benches.scale import FULL, SCALE
 from benches.timing import alternate, milliseconds, p50, timed
@@ -218,7 +218,10 @@ def test_io(benchmark, exporter: Exporter, findings: Findings) -> None:
     command("mount", "-t", "nfs4", "-o", "vers=4.2,hard,nosharecache", f"{ADDRESS}:{share}", str(hand))
     try:
         assert mount_options(target) == mount_options(hand) - {"nosharecache"}
-        ours, theirs = benchmark.pedantic(lambda: fio_in_turns(target, hand, 10 * SCALE.fio_pairs), rounds=1)
+        # Past the caches: every write has come to the server's disk before the next, whereas writes to a file in the
+        # page cache measure when the kernel happens to flush it.
+        options = ["rw=write", "bs=1m", "size=16m", "io_size=32m", "ioengine=psync"]
+        pairs = benchmark.pedantic(lambda: in_turns(target, hand, options, "bw_bytes", SCALE.fio_pairs), rounds=1)
     finally:
         command("umount", str(hand))
         node.NodeUnpublishVolume(pb.NodeUnpublishVolumeRequest(volume_id=volume.volume_id, target_path=str(target)))
@@ -228,11 +231,11 @@ def test_io(benchmark, exporter: Exporter, findings: Findings) -> None:
     findings.add(
         "nfs-fio",
         "NFS: fio, 1 MiB sequential writes past the caches",
-        statistics.median(our / their for our, their in zip(ours, theirs, strict=True)),
+        statistics.median(our / their for our, their in pairs),
         Bound(low=0.95, high=1.05, gate_low=0.5),
-        subject=f"{statistics.median(ours) / MIB:,.0f} MiB/s",
-        floor=f"{statistics.median(theirs) / MIB:,.0f} MiB/s on a mount by hand",
-        note=f"over the loopback interface; the ratio is the median over {len(ours)} pairs of runs, in turns",
+        subject=f"{statistics.median(our for our, _ in pairs) / MIB:,.0f} MiB/s",
+        floor=f"{statistics.median(their for _, their in pairs) / MIB:,.0f} MiB/s on a mount by hand",
+        note=f"over the loopback interface; the ratio is the median over {len(pairs)} pairs of runs, in turns",
     )
 
 
@@ -240,22 +243,3 @@ def mount_options(path: Path) -> set[str]:
     """As the kernel has them."""
     lines = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
     return next(set(fields[3].split(",")) for line in lines if (fields := line.split(" "))[1] == str(path))
-
-
-def fio_in_turns(ours: Path, theirs: Path, pairs: int) -> tuple[list[float], list[float]]:
-    """Bytes a second of short runs of fio on both, one at a time, in the order A B B A.
-
-    Each run writes 32 MiB to a file that is there, and past the caches: every write has come to the server's disk
-    before the next, whereas writes to a file in the page cache measure when the kernel happens to flush it. One fio
-    does all of them, so that the two runs of a pair are a tenth of a second apart, whatever else the machine is up to.
-    """
-    options = "direct=1|rw=write|bs=1m|size=16m|io_size=32m|ioengine=psync|thread|stonewall"
-    jobs = ["[global]", *options.split("|")]
-    for number in range(-1, pairs):  # the first of them lays the file out
-        names = ("ours", "theirs") if number % 2 else ("theirs", "ours")
-        for name in names:
-            jobs += [f"[{name}{number}]", f"filename={ours / 'ours' if name == 'ours' else theirs / 'theirs'}"]
-    argv = ["fio", "--output-format=json", "-"]
-    done = subprocess.run(argv, check=True, capture_output=True, text=True, input="\n".join(jobs))
-    found = {job["jobname"]: float(job["write"]["bw_bytes"]) for job in json.loads(done.stdout)["jobs"]}
-    return [found[f"ours{n}"] for n in range(pairs)], [found[f"theirs{n}"] for n in range(pairs)]

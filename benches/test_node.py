@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benches.driver import MIB, WRITER, Driver
+from benches.fio import in_turns
 from benches.floors import HandMount
 from benches.ratios import Bound, Findings
 from benches.scale import SCALE
@@ -100,37 +99,31 @@ def test_stage_and_publish(benchmark, driver: Driver, directory: Path, findings:
 
 
 JOBS = {
-    "random-write": ("4 KiB random writes", ["--rw=randwrite", "--bs=4k", "--iodepth=16"], "iops"),
-    "sequential-write": ("1 MiB sequential writes", ["--rw=write", "--bs=1m", "--iodepth=4"], "bw_bytes"),
+    "random-write": (
+        "4 KiB random writes",
+        ["rw=randwrite", "norandommap", "bs=4k", "iodepth=16", "io_size=16m"],
+        "iops",
+    ),
+    "sequential-write": ("1 MiB sequential writes", ["rw=write", "bs=1m", "iodepth=4", "io_size=256m"], "bw_bytes"),
 }
 
 
 @pytest.mark.parametrize("key", JOBS)
 def test_io(benchmark, key: str, driver: Driver, directory: Path, findings: Findings) -> None:
-    """fio on a published volume in turns with fio on a mount made by hand; both files are laid out beforehand."""
+    """fio on a published volume in turns with fio on a mount made by hand."""
     title, options, measure = JOBS[key]
+    options = [*options, "ioengine=libaio", f"size={SCALE.fio_size_mib}m"]
     with _both(driver, directory, key) as (published, hand):
-        for path in (hand, published):
-            _fio(path, ["--rw=write", "--bs=1m"], measure, lay_out=True)
-        ours, theirs = [], []
-
-        def pair() -> None:
-            sides = [(theirs, hand), (ours, published)]
-            # A B B A: what the first of a pair leaves to the second is left to both in turn.
-            for found, path in sides if len(ours) % 2 else reversed(sides):
-                found.append(_fio(path, options, measure))
-
-        benchmark.pedantic(pair, rounds=SCALE.fio_pairs, warmup_rounds=1)
-    ours, theirs = ours[1:], theirs[1:]
+        pairs = benchmark.pedantic(lambda: in_turns(published, hand, options, measure, SCALE.fio_pairs), rounds=1)
     scale, unit = (1, "IOPS") if measure == "iops" else (MIB, "MiB/s")
     findings.add(
         f"fio-{key}",
         f"fio, {title}",
-        statistics.median(our / their for our, their in zip(ours, theirs, strict=True)),
+        statistics.median(our / their for our, their in pairs),
         Bound(low=0.95, high=1.05, gate_low=0.5),
-        subject=f"{statistics.median(ours) / scale:,.0f} {unit}",
-        floor=f"{statistics.median(theirs) / scale:,.0f} {unit} on a loop mount made by hand",
-        note="direct I/O, libaio, on laid-out files; the ratio is the median over pairs of runs, one after the other",
+        subject=f"{statistics.median(our for our, _ in pairs) / scale:,.0f} {unit}",
+        floor=f"{statistics.median(their for _, their in pairs) / scale:,.0f} {unit} on a loop mount made by hand",
+        note=f"direct I/O, libaio, on laid-out files; the ratio is the median over {len(pairs)} pairs of short runs",
     )
 
 
@@ -145,11 +138,3 @@ def _both(driver: Driver, directory: Path, key: str) -> Iterator[tuple[Path, Pat
     finally:
         published.remove()
         hand.remove()
-
-
-def _fio(path: Path, options: list[str], measure: str, *, lay_out: bool = False) -> float:
-    length = [] if lay_out else ["--time_based", f"--runtime={SCALE.fio_seconds}", "--overwrite=1"]
-    argv = ["fio", "--name=bench", f"--filename={path}/data", f"--size={SCALE.fio_size_mib}m", "--direct=1"]
-    argv += ["--ioengine=libaio", "--output-format=json", "--fallocate=none", "--norandommap", *options, *length]
-    done = subprocess.run(argv, check=True, capture_output=True, text=True)
-    return float(json.loads(done.stdout)["jobs"][0]["write"][measure])

@@ -1,5 +1,6 @@
 //! All allocators on one workload, in turns.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::clock;
@@ -12,7 +13,9 @@ use crate::subject::{Outcome, Subject, Turn};
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Turns of each allocator.
+    /// Pools that each allocator gets, one after the other: where its memory happens to lie is worth up to a tenth.
+    pub starts: usize,
+    /// Turns of each allocator in each pool.
     pub rounds: usize,
     pub turn: Turn,
     /// How long it may take to fill a pool, and how long to let it grow old.
@@ -25,9 +28,9 @@ impl Effort {
     pub fn new(short: bool) -> Self {
         let turn = |calls, milliseconds| Turn { calls, limit: Duration::from_millis(milliseconds) };
         if short {
-            Self { rounds: 5, turn: turn(100_000, 20), setup: turn(0, 300), seeds: 2 }
+            Self { starts: 3, rounds: 3, turn: turn(100_000, 20), setup: turn(0, 300), seeds: 2 }
         } else {
-            Self { rounds: 11, turn: turn(200_000, 50), setup: turn(0, 1200), seeds: 4 }
+            Self { starts: 3, rounds: 5, turn: turn(200_000, 50), setup: turn(0, 1200), seeds: 4 }
         }
     }
 }
@@ -62,22 +65,35 @@ pub const PEERS: [(&str, Start); 6] = [
 
 /// The figures of every allocator that could get its pool ready in time.
 pub fn compare(scenario: &Scenario, effort: Effort) -> Vec<Figures> {
-    let floor = scenario.start::<Floor>(effort.setup).map(|subject| (Floor::NAME, subject));
-    let peers = PEERS.iter().filter_map(|(name, start)| Some((*name, start(scenario, effort.setup)?)));
-    let mut subjects: Vec<(&str, Box<dyn Subject>)> = floor.into_iter().chain(peers).collect();
-    let mut turns = vec![Vec::with_capacity(effort.rounds); subjects.len()];
-    for _ in 0..effort.rounds {
-        for ((_, subject), turns) in subjects.iter_mut().zip(&mut turns) {
-            // The others have just used the caches.
-            subject.work(Turn { calls: effort.turn.calls / 2, limit: effort.turn.limit / 2 });
-            turns.push(subject.work(effort.turn));
+    let mut turns: HashMap<&str, Vec<f64>> = HashMap::new();
+    let mut subjects = Vec::new();
+    for _ in 0..effort.starts {
+        // The former pools are there until the next ones are, which so lie elsewhere.
+        subjects = start(scenario, effort);
+        for _ in 0..effort.rounds {
+            for (name, subject) in &mut subjects {
+                // The others have just used the caches.
+                subject.work(Turn { calls: effort.turn.calls / 2, limit: effort.turn.limit / 2 });
+                turns.entry(name).or_default().push(subject.work(effort.turn));
+            }
         }
     }
-    let floor = clock::quantile(&mut turns[0], 0.5);
-    let measured = subjects.iter_mut().zip(&mut turns).skip(1);
+    let floor = turns.get_mut(Floor::NAME).map_or(0.0, |turns| clock::quantile(turns, 0.5));
+    let mut measured = Vec::new();
+    for (peer, subject) in subjects.iter_mut().filter(|(name, _)| *name != Floor::NAME) {
+        let turns = turns.get_mut(peer).expect("whoever has a pool has worked");
+        measured.push(figures(peer, subject.as_mut(), turns, floor, effort.turn));
+    }
     measured
-        .map(|((peer, subject), turns)| figures(peer, subject.as_mut(), turns, floor, effort.turn))
-        .collect()
+}
+
+type Named = (&'static str, Box<dyn Subject>);
+
+/// The floor, and every allocator that gets a pool ready in time.
+fn start(scenario: &Scenario, effort: Effort) -> Vec<Named> {
+    let floor = scenario.start::<Floor>(effort.setup).map(|subject| (Floor::NAME, subject));
+    let peers = PEERS.iter().filter_map(|(name, start)| Some((*name, start(scenario, effort.setup)?)));
+    floor.into_iter().chain(peers).collect()
 }
 
 fn figures(
