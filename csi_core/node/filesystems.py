@@ -24,13 +24,16 @@ own habits (ext4 and btrfs write the true superblock last, XFS sets ``sb_inprogr
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from csi_core.deadline import past_deadline
 from csi_core.durable import sync
 from csi_core.errors import Busy, CommandFailed, DataLoss, FailedPrecondition, InvalidArgument, StorageFailure
 from csi_core.faults import fault
@@ -45,8 +48,13 @@ UNFINISHED: Final = "csi-unready"
 
 MKFS_TIMEOUT_S: Final = 600.0
 PROBE_TIMEOUT_S: Final = 60.0
-_HEAD_BYTES: Final = 1 << 20
-"""Every superblock that blkid looks for at the front of a device is in here."""
+_HEAD_BYTES: Final = 4 << 20
+"""Every superblock that blkid looks for at the front of a device is in here; the last is that of VMFS, at 2 MiB."""
+_TAIL_BYTES: Final = 2 << 20
+"""And at its end: those of RAID (Promise's may be 3087 sectors from it), backups of partition tables."""
+
+_ZEROS: Final = bytes(64 << 10)
+"""What is read at a time: it stays in the CPU's cache."""
 
 _GETFSLABEL: Final = 2 << 30 | 256 << 16 | 0x94 << 8 | 49
 _SETFSLABEL: Final = 1 << 30 | 256 << 16 | 0x94 << 8 | 50
@@ -73,8 +81,15 @@ class Signature:
 def probe(device: Path) -> Signature | None:
     """Look for any signature that blkid knows; None where there is none.
 
-    Reads the device itself, never blkid's cache, which belongs to whatever was at this path before.
+    Reads the device itself, never blkid's cache, which belongs to whatever was at this path before. blkid is asked only
+    where there is something to tell: a new volume is all zeros, and has no need of it.
+
+    Raises:
+        StorageFailure: the device cannot be read.
     """
+    with suppress(OSError), closing(_ends(device)) as pieces:  # what cannot be read may not matter to blkid
+        if all(piece == _ZEROS[: len(piece)] for piece in pieces):
+            return None
     answer = run(
         ["blkid", "-p", "-o", "export", str(device)],
         timeout_s=PROBE_TIMEOUT_S,
@@ -82,7 +97,8 @@ def probe(device: Path) -> Signature | None:
         ok_codes=frozenset({_BLKID_FOUND, _BLKID_NOTHING, _BLKID_AMBIVALENT}),
     )
     if answer.exit_code == _BLKID_NOTHING:
-        return None
+        _refuse_unreadable(device)
+        return _overlooked(device)
     if answer.exit_code == _BLKID_AMBIVALENT:
         return Signature("", "", "signatures of more than one filesystem or partition table")
     found = dict(line.partition("=")[::2] for line in answer.stdout.splitlines())
@@ -91,6 +107,48 @@ def probe(device: Path) -> Signature | None:
         return Signature("", "", f"a partition table ({table})")
     summary = f"{kind or 'unknown'} ({found.get('USAGE', 'data')})"
     return Signature(kind if kind in FILESYSTEMS else "", found.get("LABEL", ""), summary)
+
+
+def _ends(device: Path) -> Generator[bytes, None, None]:
+    """Wherever a signature can be, in pieces of at most :data:`_ZEROS`'s length."""
+    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
+        head, tail = (0, min(_HEAD_BYTES, size_bytes)), (max(0, size_bytes - _TAIL_BYTES), size_bytes)
+        for begin_bytes, end_bytes in (head, tail):
+            offset_bytes = begin_bytes
+            while offset_bytes < end_bytes:
+                piece = os.pread(descriptor, min(len(_ZEROS), end_bytes - offset_bytes), offset_bytes)
+                if not piece:
+                    raise OSError(errno.EIO, "it has become shorter")
+                yield piece
+                offset_bytes += len(piece)  # up to what cannot be read, if need be
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_unreadable(device: Path) -> None:
+    """blkid finds nothing, and has no other exit code, on a device that it cannot read."""
+    try:
+        for _ in _ends(device):
+            pass
+    except OSError as error:
+        raise StorageFailure(f"{device} cannot be read, and so is not formatted: {error.strerror}") from error
+
+
+def _overlooked(device: Path) -> Signature | None:
+    """What wipefs finds where blkid says that there is nothing.
+
+    blkid 2.41 (Debian 13) says so where there are signatures of several. An mkfs that was killed, at whichever of its
+    writes, left no case in which only one of the two finds something.
+    """
+    found = run(
+        ["wipefs", "--no-act", "--noheadings", "--output", "TYPE", str(device)],
+        timeout_s=PROBE_TIMEOUT_S,
+        mutates=False,
+    )
+    kinds = sorted(set(found.stdout.split()))
+    return Signature("", "", f"signatures of {' and '.join(kinds)}") if kinds else None
 
 
 def choose_type(source: BlockSource, asked: str, served: Sequence[str], found: Signature | None) -> str:
@@ -186,5 +244,6 @@ def finish(root: int, device: Path) -> None:
         fcntl.ioctl(root, _SETFSLABEL, bytes(256))
     except OSError:
         # ext4 has had the call since Linux 5.17; tune2fs changes the superblock of a mounted filesystem too
-        run(["tune2fs", "-L", "", str(device)], timeout_s=PROBE_TIMEOUT_S, mutates=True)
+        with past_deadline():  # the next call would make it anew
+            run(["tune2fs", "-L", "", str(device)], timeout_s=PROBE_TIMEOUT_S, mutates=True)
     fault("node.stage.after_label")

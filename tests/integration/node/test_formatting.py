@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,15 +19,17 @@ from csi_core.node import filesystems, growth, kernel, staging
 from csi_core.node.filesystems import UNFINISHED, _run_alone
 from csi_core.node.mkfs_options import mkfs_command
 from csi_core.node.mountinfo import MountTable
-from csi_core.run import run
+from csi_core.run import Completed, run
 
 from .capabilities import FILESYSTEMS, filesystem
-from .conftest import TIMEOUT_S, Node, losetup
+from .conftest import SIZE_BYTES, TIMEOUT_S, Node, losetup
 
 pytestmark = pytest.mark.needs_root
 
 DOS_TABLE = r"\0\0\2\0\203\0\3\0\0\10\0\0\0\20\0\0" + r"\0" * 48 + r"\125\252"
 """One partition, and the mark at the end."""
+PROMISE, PROMISE_AT = "Promise Technology, Inc.", SIZE_BYTES - 3087 * 512
+"""Nothing else that blkid knows lies so far from both ends."""
 
 CHECKS = {
     "ext4": ["e2fsck", "-f", "-n"],
@@ -152,6 +155,7 @@ def test_what_an_administrator_brought_is_kept_and_marked(node: Node, fs_type: s
         (["mkswap"], "swap"),
         (["sh", "-c", f'printf "{DOS_TABLE}" | dd of="$0" bs=1 seek=446 conv=notrunc status=none'], "partition table"),
         (["sh", "-c", 'printf "LUKS\\272\\276\\0\\1" | dd of="$0" conv=notrunc status=none'], "LUKS"),
+        (["sh", "-c", f'printf "{PROMISE}" | dd of="$0" bs=1 seek={PROMISE_AT} conv=notrunc status=none'], "promise"),
     ],
 )
 def test_anything_else_is_never_formatted_over(node: Node, argv: list[str], holds: str) -> None:
@@ -166,7 +170,13 @@ def test_anything_else_is_never_formatted_over(node: Node, argv: list[str], hold
     assert node.images.device("v") is None
 
 
-def test_two_signatures_are_not_formatted_over(node: Node) -> None:
+@pytest.mark.parametrize("blkid", ["this one", "2.41"])
+def test_two_signatures_are_not_formatted_over(node: Node, blkid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def finds_nothing(argv: list[str], **how: Any) -> Completed:
+        return Completed("", "", 2, 0.0) if argv[0] == "blkid" else run(argv, **how)
+
+    if blkid == "2.41":
+        monkeypatch.setattr(filesystems, "run", finds_nothing)
     device = attach(node)
     command("mkfs.ext4", "-q", str(device))
     with device.open("r+b") as raw:
@@ -175,8 +185,10 @@ def test_two_signatures_are_not_formatted_over(node: Node) -> None:
     with device.open("r+b") as raw:
         raw.seek(1024 + 56)
         raw.write(b"\x53\xef")
-    with pytest.raises(FailedPrecondition):
+    before = node.images.image("v").read_bytes()
+    with pytest.raises(FailedPrecondition, match="signatures of"):
         node.stage(filesystem("ext4"))
+    assert node.images.image("v").read_bytes() == before
 
 
 @pytest.mark.parametrize("fs_type", FILESYSTEMS)

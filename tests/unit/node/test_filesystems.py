@@ -11,7 +11,7 @@ from csi_core.model import BlockSource
 from csi_core.node import filesystems
 from csi_core.node.filesystems import UNFINISHED, Signature
 
-HEAD_BYTES = 1 << 20
+HEAD_BYTES = 4 << 20
 
 
 @pytest.fixture
