@@ -11,11 +11,14 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from pathlib import Path
 from typing import Final
 
-from csi_core.errors import FailedPrecondition, StorageFailure
+from csi_core.deadline import past_deadline, remaining_s
+from csi_core.errors import Busy, FailedPrecondition, StorageFailure
 from csi_core.faults import fault
+from csi_core.node.ext4 import Superblock
 from csi_core.run import run
 
 __all__ = ["device_size_bytes", "grow", "grow_unmounted_ext4", "lacks_cap_sys_resource"]
@@ -27,7 +30,10 @@ _XFS_IOC_FSGEOMETRY_V1: Final = 2 << 30 | _XFS_GEOMETRY_BYTES << 16 | ord("X") <
 _XFS_GROWTH: Final = struct.Struct("=QI4x")  # struct xfs_growfs_data
 _XFS_IOC_FSGROWFSDATA: Final = 1 << 30 | _XFS_GROWTH.size << 16 | ord("X") << 8 | 110
 _BTRFS_IOC_RESIZE: Final = 1 << 30 | 4096 << 16 | 0x94 << 8 | 3
-_EXT4_SUPERBLOCK_OFFSET: Final = 1024
+_BTRFS_EXCLUSIVE: Final = 8  # BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS, a result of ioctl that is no error number
+_UNDER_WAY: Final = {"ext4": errno.EBUSY, "xfs": errno.EAGAIN, "btrfs": errno.EBUSY}
+_UNDER_WAY_S: Final = 10.0
+_POLL_S: Final = 0.01
 _FSCK_CORRECTED: Final = 0b1  # others: 2 reboot, 4 errors left, 8 failure
 FSCK_TIMEOUT_S: Final = 3600.0
 
@@ -49,17 +55,34 @@ def grow(root: int, fs_type: str, device: Path) -> None:
         fs_type: ext4, xfs or btrfs.
         device: what it is on.
 
+    Another growth of it that is under way is waited for: an elastic volume grows on its own, also beside a call.
+
     Raises:
+        Busy: another growth, or btrfs's balance, does not end.
         FailedPrecondition: the driver may not do it, or the mount is read-only.
         StorageFailure: the kernel failed.
     """
     size_bytes = device_size_bytes(device)
     fault("node.expand.before_grow")
+    waits_until = time.monotonic() + remaining_s(_UNDER_WAY_S)
+    while not _grown(root, fs_type, device, size_bytes):
+        if time.monotonic() >= waits_until:
+            raise Busy(f"{fs_type} on {device} cannot grow: another growth or a balance of it is under way")
+        time.sleep(_POLL_S)
+    fault("node.expand.after_grow")
+
+
+def _grown(root: int, fs_type: str, device: Path, size_bytes: int) -> bool:
+    """Grow it, or answer that the kernel does something else with it that excludes a growth."""
     try:
         _GROW[fs_type](root, size_bytes)
     except OSError as error:
-        raise _explain(error, fs_type, device) from error
-    fault("node.expand.after_grow")
+        if error.errno == _UNDER_WAY[fs_type]:
+            return False
+        # ext4 asks for the capability first, and then whether there is anything left to grow
+        if error.errno != errno.EPERM or fs_type != "ext4" or not Superblock.read(device).fills(size_bytes):
+            raise _explain(error, fs_type, device) from error
+    return True
 
 
 def _grow_ext4(root: int, size_bytes: int) -> None:
@@ -77,7 +100,8 @@ def _grow_xfs(root: int, size_bytes: int) -> None:
 
 def _grow_btrfs(root: int, _: int) -> None:
     # a bytearray, as fcntl takes no more than 1024 immutable bytes
-    fcntl.ioctl(root, _BTRFS_IOC_RESIZE, bytearray(struct.pack("=q4088s", 0, b"max")))
+    if fcntl.ioctl(root, _BTRFS_IOC_RESIZE, bytearray(struct.pack("=q4088s", 0, b"max"))) == _BTRFS_EXCLUSIVE:
+        raise OSError(errno.EBUSY, "a balance or the like is under way")
 
 
 _GROW: Final = {"ext4": _grow_ext4, "xfs": _grow_xfs, "btrfs": _grow_btrfs}
@@ -112,7 +136,7 @@ def grow_unmounted_ext4(device: Path) -> None:
     Raises:
         FailedPrecondition: e2fsck found what it would not mend without being told to.
     """
-    if _ext4_size_bytes(device) >= device_size_bytes(device):
+    if Superblock.read(device).fills(device_size_bytes(device)):
         return
     check = run(
         ["e2fsck", "-f", "-p", str(device)],
@@ -127,20 +151,6 @@ def grow_unmounted_ext4(device: Path) -> None:
             f"damage ({found}); it is left as it is: take a copy and run e2fsck -f -y {device} by hand"
         )
     fault("node.stage.before_resize")
-    run(["resize2fs", str(device)], timeout_s=FSCK_TIMEOUT_S, mutates=True)
+    with past_deadline():  # the next call would begin with the same check, which may take longer than any call may
+        run(["resize2fs", str(device)], timeout_s=FSCK_TIMEOUT_S, mutates=True)
     fault("node.stage.after_resize")
-
-
-def _ext4_size_bytes(device: Path) -> int:
-    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        superblock = os.pread(descriptor, 1024, _EXT4_SUPERBLOCK_OFFSET)
-    finally:
-        os.close(descriptor)
-    (low,) = struct.unpack_from("<I", superblock, 0x4)
-    (log_block_bytes,) = struct.unpack_from("<I", superblock, 0x18)
-    (incompatible,) = struct.unpack_from("<I", superblock, 0x60)
-    (high,) = struct.unpack_from("<I", superblock, 0x150) if incompatible & 0x80 else (0,)  # 0x80: 64bit
-    blocks: int = low | high << 32
-    block_bytes: int = 1024 << log_block_bytes
-    return blocks * block_bytes

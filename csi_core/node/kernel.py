@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from csi_core.errors import Busy, FailedPrecondition, NotFound
+from csi_core.errors import Busy, FailedPrecondition, NotFound, StorageFailure
 from csi_core.faults import fault
 from csi_core.model import BlockSource, DirectorySource, ShareSource, Source, VolumeCapability
 from csi_core.node import filesystems, growth, mount
@@ -25,7 +25,7 @@ from csi_core.node.mount_options import (
     mount_options,
 )
 from csi_core.node.mounted import MountedFilesystem, filesystem_on
-from csi_core.node.mountinfo import Mount, MountTable
+from csi_core.node.mountinfo import Mount, MountTable, canonical
 from csi_core.node.ownership import give_to_group
 from csi_core.node.requests import VolumeUsage
 from csi_core.node.share_options import ShareOptions, share_contradiction, share_options
@@ -46,8 +46,8 @@ class KernelMounts:
     def at(self, path: Path) -> Mount | None:
         return MountTable.read().at(path)
 
-    def showing(self, mount: Mount) -> tuple[Mount, ...]:
-        return MountTable.read().showing(mount.content)
+    def elsewhere(self, mount: Mount) -> tuple[Mount, ...]:
+        return MountTable.read().elsewhere(mount)
 
     def in_use(self, source: Source) -> bool:
         table = MountTable.read()
@@ -55,7 +55,8 @@ class KernelMounts:
             case BlockSource():
                 return bool(table.of_device(source.device)) or bool(table.of_node(source.device))
             case DirectorySource():
-                return bool(table.showing(table.content_of(source.path)))
+                own = table.at(canonical(source.path))  # the backend's, where the directory is a filesystem of its own
+                return bool(table.elsewhere(own) if own else table.showing(table.content_of(source.path)))
             case ShareSource():
                 return bool(table.of_source(source.remote))
 
@@ -184,13 +185,19 @@ class KernelMounts:
     def grow(self, mount: Mount) -> int:
         if mount.fs_type not in FILESYSTEMS or mount.root != "/":
             return 0  # a share, or a directory of somebody else's filesystem
-        writable = next((m for m in self.showing(mount) if not m.read_only), None)
+        writable = next((m for m in MountTable.read().showing(mount.content) if not m.read_only), None)
         if writable is None:
             raise FailedPrecondition(
                 f"{mount.path} is mounted read-only; its filesystem grows when it is next staged writable"
             )
         device = _device_of(mount)
-        root = os.open(writable.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            root = os.open(writable.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StorageFailure(
+                f"{writable.path} cannot be opened: {error.strerror}; its filesystem has shut down (dmesg says why): "
+                "mend its device, then delete the pods that use the volume, so that it is staged again"
+            ) from error
         try:
             growth.grow(root, mount.fs_type, device)
         finally:

@@ -40,7 +40,7 @@ class MountedFilesystem:
 
         Raises:
             NotFound: it is mounted there no longer.
-            FailedPrecondition, StorageFailure: as :func:`csi_core.node.growth.grow`.
+            Busy, FailedPrecondition, StorageFailure: as :func:`csi_core.node.growth.grow`.
         """
         try:
             root = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from killing import killed_at_every_step
 from loop_world import LoopWorld
 from scenario import Scenario
 
+from csi_core.node import growth
 from csi_core.testing.devices import scratch_directory
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_kernel("ext4-growth")]
@@ -127,6 +130,24 @@ def test_killed_in_the_middle_of_growing(world: LoopWorld, tmp_path: Path, kille
         assert cluster.expand(volume_id, LARGE_BYTES, "ext4") == LARGE_BYTES
         assert shutil.disk_usage(pod.target).total > LARGE_BYTES * 0.9
         end_of(cluster, world, pod)
+
+
+def test_growths_at_once_wait_for_each_other(world: LoopWorld, scratch_disks: tuple[Path, ...]) -> None:
+    """The kernel refuses the second; other filesystems: tests/integration/node."""
+    disk = scratch_disks[1]
+    with scratch_directory() as directory:
+        subprocess.run(["mkfs.ext4", "-q", "-F", disk, "64M"], check=True)
+        subprocess.run(["mount", disk, directory], check=True)
+        root = os.open(directory, os.O_RDONLY)
+        try:
+            with ThreadPoolExecutor(4) as growers:
+                for grown in [growers.submit(growth.grow, root, "ext4", disk) for _ in range(4)]:
+                    grown.result()
+        finally:
+            os.close(root)
+        assert shutil.disk_usage(directory).total > 0.9 * growth.device_size_bytes(disk)
+        subprocess.run(["umount", directory], check=True)
+    subprocess.run(["wipefs", "--quiet", "--all", disk], check=True)
 
 
 def end_of(cluster: Cluster, world: LoopWorld, pod: Pod) -> None:
