@@ -49,6 +49,7 @@ class Mount:
         options: of this mount, such as ``ro`` or ``noexec``.
         fs_type, source: as given to mount(2).
         super_options: of the whole filesystem.
+        peers: the number of its group of shared mounts, in which a bind of it is too; "" where it is not shared.
     """
 
     id: int
@@ -60,6 +61,7 @@ class Mount:
     fs_type: str
     source: str
     super_options: frozenset[str]
+    peers: str = ""
 
     @property
     def read_only(self) -> bool:
@@ -79,11 +81,16 @@ class Mount:
         """
         return self.device, self.root, self.source if self.on_network else ""
 
+    def shown_at(self, path: Path) -> tuple[str, str, str]:
+        """What it shows at ``path``, which is at or below its own: the content of a mount of that."""
+        device, root, source = self.content
+        return device, str(Path(root) / path.relative_to(self.path)), source
+
 
 def parse(line: str) -> Mount:
-    """One line; the optional fields between the sixth and the lone hyphen are skipped."""
+    """One line; of the optional fields between the sixth and the lone hyphen, one is of interest."""
     mount_fields, _, filesystem_fields = line.partition(" - ")
-    mount_id, parent_id, device, root, path, options, *_ = mount_fields.split(" ")
+    mount_id, parent_id, device, root, path, options, *optional = mount_fields.split(" ")
     fs_type, source, *super_options = filesystem_fields.split(" ")
     return Mount(
         id=int(mount_id),
@@ -95,6 +102,7 @@ def parse(line: str) -> Mount:
         fs_type=unescape(fs_type),
         source=unescape(source),
         super_options=frozenset(unescape(" ".join(super_options)).split(",")),
+        peers=next((field.removeprefix("shared:") for field in optional if field.startswith("shared:")), ""),
     )
 
 
@@ -127,6 +135,27 @@ class MountTable:
         device, root, _ = content
         return tuple(m for m in self._matching(f" {device} {escape(root)} ") if m.content == content)
 
+    def elsewhere(self, mount: Mount) -> tuple[Mount, ...]:
+        """Every mount of what ``mount`` shows that is on another directory.
+
+        One directory may be seen at several paths, such as the kubelet's own where it is bound from a data disk; what
+        is mounted on it is then listed at each of them, and is one mount all the same.
+        """
+        others = [m for m in self.showing(mount.content) if m.path != mount.path]
+        if mount.on_network and mount.peers:  # two volumes may be of one export; only binds are of the same group
+            others = [m for m in others if m.peers == mount.peers]
+        if not others:
+            return ()
+        here = {self._place(m) for m in self.stack(mount.path)}
+        return tuple(m for m in others if self._place(m) not in here)
+
+    def _place(self, mount: Mount) -> tuple[str, str, str]:
+        """The directory or file that a mount is on, by the filesystem that it belongs to."""
+        parent = next((parse(line) for line in self._lines if line.startswith(f"{mount.parent_id} ")), None)
+        if parent is None or not mount.path.is_relative_to(parent.path):  # outside of what this process sees
+            return "", str(mount.path), ""
+        return parent.shown_at(mount.path)
+
     def of_device(self, device: Path) -> tuple[Mount, ...]:
         """Every mount of the filesystem on the block device ``device``."""
         number = device.stat().st_rdev
@@ -149,8 +178,7 @@ class MountTable:
         resolved = Path(os.path.realpath(path))
         for parent in (resolved, *resolved.parents):
             if (mount := self.at(parent)) is not None:
-                root = os.path.normpath(f"{mount.root}/{resolved.relative_to(parent)}")
-                return mount.device, root, mount.source if mount.on_network else ""
+                return mount.shown_at(resolved)
         return "", "", ""
 
     def is_on_network(self, path: Path) -> bool:

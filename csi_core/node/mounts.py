@@ -22,8 +22,8 @@ class Mounts(Protocol):
     def at(self, path: Path) -> Mount | None:
         """The mount on top at ``path``, or None."""
 
-    def showing(self, mount: Mount) -> tuple[Mount, ...]:
-        """Every mount of what ``mount`` shows, itself included."""
+    def elsewhere(self, mount: Mount) -> tuple[Mount, ...]:
+        """Every mount of what ``mount`` shows that is on another directory or file."""
 
     def in_use(self, source: Source) -> bool:
         """Whether the filesystem of a source is mounted anywhere here."""

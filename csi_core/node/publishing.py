@@ -9,7 +9,7 @@ from csi_core.errors import AlreadyExists, FailedPrecondition
 from csi_core.faults import fault
 from csi_core.model import VolumeMode
 from csi_core.node.block import settle_device_mode
-from csi_core.node.identity import is_volume
+from csi_core.node.identity import is_volume, published
 from csi_core.node.mountinfo import Mount, canonical
 from csi_core.node.requests import NodePublishRequest
 from csi_core.node.staging import attach, mount_source, staged_path
@@ -38,7 +38,7 @@ def publish(mounts: Mounts, backend: Backend, request: NodePublishRequest) -> No
     if (present := mounts.at(target)) is not None:
         _require_same(present, staged, read_only)
         return
-    elsewhere = tuple(m for m in mounts.showing(staged) if m.path != staged.path)
+    elsewhere = published(mounts, backend, request.handle, staged)
     if elsewhere and request.capability.access_mode.single_publish:
         raise FailedPrecondition(
             f"the volume is published at {elsewhere[0].path}, and its access mode "

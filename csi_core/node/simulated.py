@@ -52,9 +52,9 @@ class SimulatedMounts:
             super_options=frozenset({"rw"}),
         )
 
-    def showing(self, mount: Mount) -> tuple[Mount, ...]:
+    def elsewhere(self, mount: Mount) -> tuple[Mount, ...]:
         with self._mutex:
-            paths = sorted(self._paths)
+            paths = sorted(self._paths - {mount.path})
         return tuple(m for m in map(self.at, paths) if m is not None and m.content == mount.content)
 
     def in_use(self, source: Source) -> bool:

@@ -22,7 +22,7 @@ from csi_core.model import (
     VolumeCapability,
     VolumeMode,
 )
-from csi_core.node.identity import in_use, is_volume
+from csi_core.node.identity import in_use, is_volume, published
 from csi_core.node.mount_options import DIRECTORY, mount_options
 from csi_core.node.mountinfo import Mount, canonical
 from csi_core.node.ownership import check_mount_group
@@ -160,11 +160,11 @@ def unstage(mounts: Mounts, backend: Backend, handle: str, staging_path: Path) -
     path = canonical(staging_path)
     device_file = path / DEVICE_FILE
     if (staged := mounts.at(path)) is not None:
-        _require_unpublished(mounts, staged)
+        _require_unpublished(mounts, backend, handle, staged)
         mounts.unmount(path)
     elif (staged := mounts.at(device_file)) is not None:
         if is_volume(mounts, backend, handle, staged):
-            _require_unpublished(mounts, staged)
+            _require_unpublished(mounts, backend, handle, staged)
             # the kernel keeps this flag for whatever is attached to the device next
             mounts.set_device_read_only(device_file, read_only=False)
         mounts.unmount(device_file)
@@ -177,6 +177,6 @@ def unstage(mounts: Mounts, backend: Backend, handle: str, staging_path: Path) -
     fault("node.unstage.after_detach")
 
 
-def _require_unpublished(mounts: Mounts, staged: Mount) -> None:
-    if others := sorted({str(m.path) for m in mounts.showing(staged) if m.path != staged.path}):
+def _require_unpublished(mounts: Mounts, backend: Backend, handle: str, staged: Mount) -> None:
+    if others := sorted({str(m.path) for m in published(mounts, backend, handle, staged)}):
         raise FailedPrecondition(f"the volume staged at {staged.path} is still published at {', '.join(others)}")

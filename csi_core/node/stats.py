@@ -26,7 +26,7 @@ def mounted_volume(mounts: Mounts, backend: Backend, handle: str, volume_path: P
     Raises:
         NotFound: nothing is mounted there, or another volume.
     """
-    if volume_path.is_absolute():
+    if volume_path.is_absolute() and "\0" not in str(volume_path):
         paths = (canonical(volume_path), staged_path(volume_path, VolumeMode.BLOCK))
         mounted = next((m for m in map(mounts.at, paths) if m is not None), None)
         if mounted and is_volume(mounts, backend, handle, mounted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -121,10 +122,28 @@ def test_a_directory_volume_with_mount_options(node: Node, directory: Path) -> N
     assert {"noexec", "noatime"} <= mounted.options
     with pytest.raises(AlreadyExists, match="nodev"):
         node.stage(filesystem("", "nodev"), "d")
+    assert "detach" not in node.images.calls, "it is in use as it was staged first"
     node.unstage("d")
     with pytest.raises(InvalidArgument, match="commit=5"):
         node.stage(filesystem("", "commit=5"), "d")
     assert directory.exists()
+
+
+def test_a_directory_volume_that_is_a_filesystem_of_its_own(node: Node, directory: Path) -> None:
+    """As a dataset of ZFS is: that the backend has it mounted is no use of the volume."""
+    subprocess.run(["mount", "-t", "tmpfs", "none", directory], check=True)
+    once = filesystem("", access_mode=AccessMode.SINGLE_NODE_SINGLE_WRITER)
+    for _ in range(2):
+        node.stage(once, "d")
+        node.publish(once, handle="d")
+    with pytest.raises(FailedPrecondition, match="allows one path only"):
+        node.publish(once, "second", handle="d")
+    with pytest.raises(FailedPrecondition, match="still published"):
+        node.unstage("d")
+    node.unpublish()
+    node.images.calls.clear()
+    node.unstage("d")
+    assert node.images.calls == ["detach"]
 
 
 def test_a_directory_volume_for_readers(node: Node, directory: Path) -> None:

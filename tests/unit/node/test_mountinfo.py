@@ -69,6 +69,60 @@ def test_all_that_shows_the_same(table: MountTable) -> None:
     assert [m.id for m in table.of_node(Path("/dev/loop4"))] == [42, 43]
 
 
+def test_a_directory_that_is_seen_at_two_paths_has_one_mount() -> None:
+    table = MountTable(
+        "30 1 254:0 / / rw - ext4 /dev/vda rw\n"
+        "31 30 254:16 / /data rw shared:1 - ext4 /dev/vdb rw\n"
+        "32 30 254:16 /kubelet /var/lib/kubelet rw shared:1 - ext4 /dev/vdb rw\n"
+        "40 32 7:3 / /var/lib/kubelet/staging rw shared:2 - xfs /dev/loop3 rw\n"
+        "41 31 7:3 / /data/kubelet/staging rw shared:2 - xfs /dev/loop3 rw\n"
+        "42 32 7:3 / /var/lib/kubelet/pod rw shared:2 - xfs /dev/loop3 rw\n"
+        "43 31 7:3 / /data/kubelet/pod rw shared:2 - xfs /dev/loop3 rw\n"
+        "44 30 7:3 / /kubelet/staging rw shared:2 - xfs /dev/loop3 rw\n"
+        "45 99 7:3 / /var/lib/kubelet/unseen rw shared:2 - xfs /dev/loop3 rw\n"
+    )
+    staged = table.at(Path("/var/lib/kubelet/staging"))
+    assert staged is not None
+    assert [m.id for m in table.elsewhere(staged)] == [42, 43, 44, 45], "44 is on a directory of another disk"
+
+
+def test_a_directory_that_is_seen_at_two_paths_has_one_stack() -> None:
+    table = MountTable(
+        "31 1 254:16 / /data rw shared:1 - ext4 /dev/vdb rw\n"
+        "32 1 254:16 /kubelet /kubelet rw shared:1 - ext4 /dev/vdb rw\n"
+        "40 32 7:3 / /kubelet/staging rw shared:2 - xfs /dev/loop3 rw\n"
+        "41 31 7:3 / /data/kubelet/staging rw shared:2 - xfs /dev/loop3 rw\n"
+        "42 40 7:3 / /kubelet/staging rw shared:2 - xfs /dev/loop3 rw\n"
+        "43 41 7:3 / /data/kubelet/staging rw shared:2 - xfs /dev/loop3 rw\n"
+    )
+    staged = table.at(Path("/kubelet/staging"))
+    assert staged is not None
+    assert table.elsewhere(staged) == ()
+
+
+def test_two_volumes_of_one_export_are_two() -> None:
+    """As two PersistentVolumes are, which two namespaces need for one export; binds share the group of their mount."""
+    table = MountTable(
+        "30 1 254:0 / / rw shared:1 - ext4 /dev/vda rw\n"
+        "50 30 0:37 / /staging/1 rw shared:46 - nfs4 server:/data rw,vers=4.2\n"
+        "51 30 0:37 / /pods/1 ro shared:46 - nfs4 server:/data rw,vers=4.2\n"
+        "52 30 0:37 / /staging/2 rw master:3 shared:47 - nfs4 server:/data rw,vers=4.2\n"
+        "53 30 0:37 / /pods/2 rw shared:47 - nfs4 server:/data rw,vers=4.2\n"
+        "54 30 0:37 / /private rw - nfs4 server:/data rw,vers=4.2\n"
+    )
+    for staging_path, published in (("/staging/1", [51]), ("/staging/2", [53]), ("/private", [50, 51, 52, 53])):
+        staged = table.at(Path(staging_path))
+        assert staged is not None
+        assert [m.id for m in table.elsewhere(staged)] == published
+
+
+def test_what_a_mount_of_a_directory_would_show(table: MountTable) -> None:
+    assert table.content_of(Path("/no/such/directory")) == ("254:0", "/no/such/directory", "")
+    assert table.content_of(Path("/nfs/of/it")) == ("0:60", "/of/it", "server:/export/v w")
+    assert table.content_of(Path("/pods/4/mount/of/it")) == ("254:0", "/srv/dir/of/it", "")
+    assert table.content_of(Path("/pods/4/mount")) == ("254:0", "/srv/dir", "")
+
+
 def test_shares_of_one_server_are_told_apart() -> None:
     table = MountTable(
         "50 30 0:37 / /staging/1 rw - nfs4 server:/data/1 rw,vers=4.2\n"
