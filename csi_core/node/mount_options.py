@@ -10,7 +10,7 @@ nodes on a volume are already held back by the container's device control group.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -18,7 +18,7 @@ from csi_core.errors import InvalidArgument
 from csi_core.node.mount import ATTRIBUTES
 from csi_core.node.mountinfo import Mount
 
-__all__ = ["DIRECTORY", "MountOptions", "contradiction", "directory_contradiction", "mount_options"]
+__all__ = ["DIRECTORY", "MountOptions", "contradiction", "directory_contradiction", "mount_options", "without_secret"]
 
 DIRECTORY: Final = "directory"
 """In place of a filesystem type: a bound directory takes the options of a mount only."""
@@ -88,6 +88,7 @@ _ALLOWED: Final[dict[str, dict[str, tuple[str, Shown]]]] = {
     },
     DIRECTORY: {},
 }
+_KNOWN: Final = frozenset(name for options in _ALLOWED.values() for name in options)
 _ACCESS_TIMES: Final = ("noatime", "strictatime", "relatime")
 _FLAGS: Final = frozenset(ATTRIBUTES) - {"ro", *_ACCESS_TIMES}
 _ALWAYS: Final = {"xfs": ("nouuid",)}
@@ -144,9 +145,18 @@ def _refusal(fs_type: str, option: str) -> str:
     known = [f"{name}={values}" if values else name for name, (values, _) in _ALLOWED.get(fs_type, {}).items()]
     known = [k.replace(_SIZE, "SIZE").replace(_NUMBER, "NUMBER") for k in known]
     return (
-        f"mount option {option!r} is not allowed for {fs_type}; "
-        f"allowed: {', '.join(sorted(['ro', 'rw', *ATTRIBUTES, *known]))}"
+        f"mount option {without_secret(option, _KNOWN)!r} is not allowed for {fs_type}; "
+        f"allowed: {', '.join(sorted({'ro', 'rw', *ATTRIBUTES, *known}))}"
     )
+
+
+def without_secret(option: str, known: Container[str]) -> str:
+    """An option as a message may show it, to those who see a pod's events.
+
+    CSI calls mount flags sensitive ("VolumeCapability"): the value of one that is not known may be a password.
+    """
+    name, has_value, _ = option.partition("=")
+    return f"{name}=***" if has_value and name not in known else option
 
 
 def contradiction(mount: Mount, wanted: MountOptions) -> str:

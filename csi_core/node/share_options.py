@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from csi_core.errors import InvalidArgument
+from csi_core.node.mount_options import without_secret
 from csi_core.node.mountinfo import Mount
 
 __all__ = ["ShareOptions", "share_contradiction", "share_options"]
@@ -106,8 +107,9 @@ def _kind(kinds: dict[str, dict[str, str]], option: str) -> str:
             return kind
     known = sorted(f"{name}={p}" if p else name for spellings in kinds.values() for name, p in spellings.items())
     readable = ", ".join(known).replace(_SECURITY, "FLAVOURS").replace(_NUMBER, "NUMBER").replace(r"\d{1,2}", "NUMBER")
+    shown = without_secret(option, {name for spellings in kinds.values() for name in spellings})
     raise InvalidArgument(
-        f"mount option {option!r} is not allowed for a network share; allowed: ro, rw"
+        f"mount option {shown!r} is not allowed for a network share; allowed: ro, rw"
         + (f", {readable}".replace("\\", "") if readable else "")
     )
 
