@@ -71,15 +71,17 @@ class _Freeze:
     failures: list[str] = field(default_factory=list)
 
     def add(self, device: Path, mount_point: Path) -> None:
-        root = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        record = _lock_record(mount_point, os.O_CREAT)
+        root, record = -1, None
         try:
+            root = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            record = _lock_record(mount_point, os.O_CREAT)
             if record is None:
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
             fault("node.freeze.before_freeze")
             fcntl.ioctl(root, _FIFREEZE, 0)
         except OSError as error:
-            os.close(root)
+            if root >= 0:
+                os.close(root)
             if record is not None:
                 _record_path(mount_point).unlink(missing_ok=True)
                 os.close(record)

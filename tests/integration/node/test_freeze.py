@@ -139,6 +139,19 @@ def test_one_that_cannot_be_frozen_thaws_the_others(node: Node, targets: Targets
         subprocess.run(["fsfreeze", "--unfreeze", str(second_target)], check=True)
 
 
+def test_one_whose_record_cannot_be_made_is_not_held_open(node: Node) -> None:
+    """Where the kubelet's disk is full, say: it could not be unmounted before the driver ended."""
+    staging = node.stage(filesystem())
+    device = node.images.device("v")
+    assert device is not None
+    record = freeze._record_path(staging)
+    record.mkdir()
+    with pytest.raises(StorageFailure, match="Is a directory"), node.volumes.frozen((device,), 60):
+        pass
+    record.rmdir()
+    node.unstage()
+
+
 def test_one_that_cannot_be_thawed_leaves_no_other_frozen(
     node: Node, targets: Targets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
