@@ -1,8 +1,9 @@
 """CSI capabilities, derived: the hooks the backends implement x what they declare. Nothing is declared twice.
 
-A server with several backends advertises what any of them can do; a call to one that cannot is UNIMPLEMENTED. The
-exceptions are promises about *every* volume, by which the CO changes what it asks for: telling writers apart and
-delegating the fsGroup are advertised only where all backends keep them.
+A server with several backends advertises what any of them can do; a call to one that cannot is UNIMPLEMENTED, and so
+is a call that is not advertised at all, whatever hooks there are. The exceptions are promises about *every* volume, by
+which the CO changes what it asks for: telling writers apart and delegating the fsGroup are advertised only where all
+backends keep them.
 """
 
 from __future__ import annotations

@@ -63,11 +63,17 @@ class Router:
     def __init__(self, backends: Mapping[str, Backend], default: str) -> None:
         self._backends = dict(backends)
         self._default = self._backends[default]
+        finding = [backend for backend in self._backends.values() if "find_volume" in backend.hooks]
+        self._others = {name: tuple(b for b in finding if b.name != name) for name in self._backends}
 
     @property
     def all(self) -> tuple[Backend, ...]:
         """Every backend, in the order of the configuration."""
         return tuple(self._backends.values())
+
+    def others_finding_names(self, backend: Backend) -> tuple[Backend, ...]:
+        """Every backend but this one that finds volumes by name."""
+        return self._others[backend.name]
 
     def by_id(self, csi_id: str) -> tuple[Backend, str]:
         """The backend and the handle of a volume, snapshot or group id.

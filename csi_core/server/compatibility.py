@@ -6,10 +6,12 @@ ALREADY_EXISTS. The backend only says that the name is taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from csi_core.errors import AlreadyExists, OutOfRange
+import structlog
+
+from csi_core.errors import AlreadyExists, CallError, OutOfRange
 from csi_core.model import (
     ContentSource,
     GroupSnapshot,
@@ -27,7 +29,16 @@ from csi_core.server.driver import existing_snapshot, existing_volume
 if TYPE_CHECKING:
     from csi_core.facade import Backend
 
-__all__ = ["check_growth", "check_same_group", "check_same_snapshot", "check_same_volume", "check_source"]
+__all__ = [
+    "check_growth",
+    "check_not_elsewhere",
+    "check_same_group",
+    "check_same_snapshot",
+    "check_same_volume",
+    "check_source",
+]
+
+_log = structlog.get_logger(__name__)
 
 
 def check_same_volume(volume: Volume, spec: VolumeSpec) -> None:
@@ -47,6 +58,24 @@ def check_same_volume(volume: Volume, spec: VolumeSpec) -> None:
     _same_parameters("volume", spec.name, volume.recorded_mutable, spec.recorded_mutable)
     if volume.source != spec.source:
         _differs("volume", spec.name, f"it was made from {_say(volume.source)}; asked for is {_say(spec.source)}")
+
+
+def check_not_elsewhere(name: str, backend: Backend, others: Sequence[Backend]) -> None:
+    """Refuse a name under which another backend has a volume: a name is one volume of the whole driver.
+
+    A backend that cannot answer now keeps nobody from the healthy ones.
+
+    Raises:
+        AlreadyExists: names the backend.
+    """
+    for other in others:
+        try:
+            taken = other.find_volume(name) is not None
+        except CallError as error:
+            _log.warning("a backend could not be asked for a volume name", asked=other.name, reason=str(error))
+            continue
+        if taken:
+            _differs("volume", name, f"it is in backend {other.name!r}; asked for is {backend.name!r}")
 
 
 def check_same_snapshot(snapshot: Snapshot, spec: SnapshotSpec) -> None:

@@ -12,19 +12,18 @@ import grpc
 
 from csi_core._proto import csi_pb2 as pb
 from csi_core._proto.csi_pb2_grpc import ControllerServicer
-from csi_core.errors import Unsupported
 from csi_core.locks import Key
-from csi_core.model import ContentSource, Existing, Reach, SourceKind
+from csi_core.model import ContentSource, Existing, SourceKind
 from csi_core.router import MalformedId
 from csi_core.server.capacity import room_for
 from csi_core.server.codec.fields import MAX_NODE_ID_BYTES, check_id, check_map, check_string, not_negative, require
 from csi_core.server.codec.parameters import parse_mutable, parse_secrets
 from csi_core.server.codec.publish import decode_publish
 from csi_core.server.codec.volume import decode_create_volume, decode_expand, decode_modify, encode_volume
-from csi_core.server.compatibility import check_growth, check_same_volume, check_source
+from csi_core.server.compatibility import check_growth, check_not_elsewhere, check_same_volume, check_source
 from csi_core.server.controller_health import HealthCalls
 from csi_core.server.controller_snapshots import SnapshotCalls
-from csi_core.server.driver import Driver, existing_volume, name_key, snapshot_key, volume_key
+from csi_core.server.driver import Driver, existing_volume, snapshot_key, volume_key, volume_name_key
 from csi_core.server.pagination import list_through
 from csi_core.server.validation import validate
 
@@ -64,8 +63,9 @@ class Controller(SnapshotCalls, HealthCalls, ControllerServicer):
         driver = self._driver
         backend, spec = decode_create_volume(request, driver.router)
         driver.topology.check(backend, request.accessibility_requirements)
-        name = name_key("volume", backend, spec.name)
-        with driver.locks.hold("CreateVolume", name, shared=_source_keys(backend, spec.source)):
+        others = driver.router.others_finding_names(backend)
+        with driver.locks.hold("CreateVolume", volume_name_key(spec.name), shared=_source_keys(backend, spec.source)):
+            check_not_elsewhere(spec.name, backend, others)
             check_source(backend, spec)
             outcome = backend.create_volume(spec)
         if isinstance(outcome, Existing):
@@ -174,8 +174,6 @@ class Controller(SnapshotCalls, HealthCalls, ControllerServicer):
         require(request.HasField("capacity_range"), "capacity_range")
         backend, handle, size, _ = decode_expand(request, self._driver.router)
         require(size.required_bytes or size.limit_bytes, "capacity_range.required_bytes or limit_bytes")
-        if backend.description.reach is Reach.NODE_LOCAL:
-            raise Unsupported(f"volumes of backend {backend.name!r} are grown on their node, by NodeExpandVolume")
         with self._driver.locks.hold("ControllerExpandVolume", volume_key(backend, handle)):
             check_growth(backend, handle, size)
             capacity_bytes = backend.expand_volume(handle, size)

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import grpc
 
+from csi_core import deadline
 from csi_core._proto import csi_pb2 as pb
+from csi_core.errors import NotFound
 from csi_core.server.codec.fields import check_id, check_map, not_negative
 from csi_core.server.codec.health import encode_volume_health
 from csi_core.server.driver import Driver, existing_volume
@@ -23,7 +27,6 @@ class HealthCalls:
         self, request: pb.ControllerGetVolumeHealthRequest, context: grpc.ServicerContext
     ) -> pb.ControllerGetVolumeHealthResponse:
         """What is wrong with one volume."""
-        self._driver.require_alpha("ControllerGetVolumeHealth")
         self._driver.require("volume_health", "ControllerGetVolumeHealth")
         check_id(request.volume_id, "volume_id")
         check_map(request.secrets, "secrets")
@@ -36,7 +39,6 @@ class HealthCalls:
         self, request: pb.ControllerListVolumeHealthRequest, context: grpc.ServicerContext
     ) -> pb.ControllerListVolumeHealthResponse:
         """The health of every volume, healthy ones included, page by page."""
-        self._driver.require_alpha("ControllerListVolumeHealth")
         self._driver.require("volume_health", "ControllerListVolumeHealth")
         not_negative(request.max_entries, "max_entries")
         check_map(request.secrets, "secrets")
@@ -46,8 +48,10 @@ class HealthCalls:
             request.max_entries,
             lambda backend, cursor, limit: backend.list_volumes(cursor, limit),
         )
-        entries = [
-            encode_volume_health(backend.name, volume.handle, backend.volume_health(volume.handle))
-            for backend, volume in found
-        ]
+        entries = []
+        for backend, volume in found:
+            deadline.check()
+            with suppress(NotFound):  # deleted since it was listed
+                problems = backend.volume_health(volume.handle)
+                entries.append(encode_volume_health(backend.name, volume.handle, problems))
         return pb.ControllerListVolumeHealthResponse(entries=entries, next_token=next_token)

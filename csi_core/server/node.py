@@ -11,7 +11,6 @@ import grpc
 from csi_core._proto import csi_pb2 as pb
 from csi_core._proto.csi_pb2_grpc import NodeServicer
 from csi_core.errors import NotFound
-from csi_core.locks import Key
 from csi_core.router import MalformedId
 from csi_core.server.codec.fields import check_id, check_map, parse_path, require
 from csi_core.server.codec.health import encode_storage_health, encode_volume_health
@@ -19,7 +18,7 @@ from csi_core.server.codec.parameters import EPHEMERAL, parse_secrets
 from csi_core.server.codec.publish import decode_ephemeral, decode_node_publish, decode_stage, is_ephemeral
 from csi_core.server.codec.volume import decode_expand
 from csi_core.server.compatibility import check_growth, check_same_volume
-from csi_core.server.driver import Driver, existing_volume, volume_key
+from csi_core.server.driver import Driver, existing_volume, volume_key, volume_name_key
 
 if TYPE_CHECKING:
     from csi_core.facade import Backend
@@ -144,7 +143,6 @@ class Node(NodeServicer):
         self, request: pb.NodeGetVolumeHealthRequest, context: grpc.ServicerContext
     ) -> pb.NodeGetVolumeHealthResponse:
         """What is wrong with one volume, as this node sees it (alpha in CSI 1.13)."""
-        self._driver.require_alpha("NodeGetVolumeHealth")
         self._driver.require("volume_health", "NodeGetVolumeHealth")
         check_id(request.volume_id, "volume_id")
         backend, handle = self._locate(request.volume_id)
@@ -156,7 +154,6 @@ class Node(NodeServicer):
         self, request: pb.NodeGetStorageHealthRequest, context: grpc.ServicerContext
     ) -> pb.NodeGetStorageHealthResponse:
         """What is wrong with the storage of every backend (alpha in CSI 1.13)."""
-        self._driver.require_alpha("NodeGetStorageHealth")
         self._driver.require("storage_health", "NodeGetStorageHealth")
         check_map(request.secrets, "secrets")
         backends = [backend for backend in self._driver.router.all if "storage_health" in backend.hooks]
@@ -164,7 +161,7 @@ class Node(NodeServicer):
 
     def _publish_ephemeral(self, request: pb.NodePublishVolumeRequest) -> None:
         backend, spec, publish = decode_ephemeral(request, self._driver.router)
-        with self._driver.locks.hold("NodePublishVolume", _ephemeral_key(request.volume_id)):
+        with self._driver.locks.hold("NodePublishVolume", volume_name_key(request.volume_id)):
             if there := backend.find_volume(request.volume_id):
                 check_same_volume(there, spec)
             self._driver.node.publish_ephemeral(backend, request.volume_id, spec, publish)
@@ -174,7 +171,7 @@ class Node(NodeServicer):
         backends = self._ephemeral_backends()
         if not backends:
             raise NotFound(f"{volume_id!r} is no id of this driver, and no backend here serves inline volumes")
-        with self._driver.locks.hold("NodeUnpublishVolume", _ephemeral_key(volume_id)):
+        with self._driver.locks.hold("NodeUnpublishVolume", volume_name_key(volume_id)):
             owner = backends[0]
             for backend in backends:
                 if volume := backend.find_volume(volume_id):
@@ -201,7 +198,3 @@ class Node(NodeServicer):
             raise
         existing_volume(backend, handle)
         return backend, handle
-
-
-def _ephemeral_key(volume_id: str) -> Key:
-    return Key("inline volume", volume_id)

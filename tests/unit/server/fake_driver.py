@@ -244,8 +244,8 @@ class Full(Small):
 class Network(Full):
     """Reached from every node, after ControllerPublish."""
 
-    def __init__(self) -> None:
-        super().__init__(replace(DESCRIPTION, reach=Reach.NETWORK))
+    def __init__(self, description: Description = DESCRIPTION, reach: Reach = Reach.NETWORK) -> None:
+        super().__init__(replace(description, reach=reach))
         self.published: list[Any] = []
 
     @hookimpl

@@ -57,10 +57,10 @@ def test_sharing() -> None:
 
 def test_who_holds_what() -> None:
     locks = KeyedLocks()
-    with locks.hold("First", A, Key("volume name", ("loop", "pvc-1"))):
+    with locks.hold("First", A, Key("snapshot name", ("loop", "snap-1"))):
         assert [re.sub(r"[\d.]+ s$", "N s", line) for line in locks.held()] == [
             "volume loop/a: First for N s",
-            "volume name loop/pvc-1: First for N s",
+            "snapshot name loop/snap-1: First for N s",
         ]
 
 

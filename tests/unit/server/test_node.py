@@ -9,6 +9,8 @@ import pytest
 from fake_driver import DESCRIPTION, MIB, NODE, TOPOLOGY_KEY, Client, Full, capability, refuses, size
 
 from csi_core._proto import csi_pb2 as pb
+from csi_core.errors import NotFound
+from csi_core.hookspecs import hookimpl
 from csi_core.model import SizeRange
 
 INLINE = "csi-" + "0123456789abcdef" * 4
@@ -156,6 +158,7 @@ def test_a_claim_s_volume_is_never_taken_for_an_inline_one(client: Client) -> No
     [
         ({"size": "big"}, "volume attribute 'size': 'big' is not a size"),
         ({"pol": "x"}, "did you mean 'pool'?"),
+        ({"siz": "1Gi"}, "size, backend"),
         ({"backend": "other"}, "no backend 'other'"),
     ],
 )
@@ -198,3 +201,20 @@ def test_health_is_alpha(client: Client, serve) -> None:
     assert list(listed.entries) == [health]
     storage = alpha.node.NodeGetStorageHealth(pb.NodeGetStorageHealthRequest()).backend_health
     assert [(s.status, s.reason, s.message) for s in storage] == [(pb.STORAGE_DEGRADED, "NearlyFull", "95 % used")]
+
+
+class Vanishing(Full):
+    """A volume is deleted between the listing and the look at it."""
+
+    @hookimpl
+    def volume_health(self, handle):
+        if handle == max(self.volumes):
+            raise NotFound(f"there is no volume {handle}")
+        return self.problems
+
+
+def test_a_volume_that_goes_while_health_is_listed_takes_no_other_along(serve) -> None:
+    client = serve({"driver": {"alphaCapabilities": True}}, fake=Vanishing())
+    made = sorted(client.create("v" * n).volume_id for n in (1, 2, 3))
+    listed = client.controller.ControllerListVolumeHealth(pb.ControllerListVolumeHealthRequest())
+    assert [health.volume_id for health in listed.entries] == made[:2]

@@ -92,7 +92,7 @@ def test_listing_by_filter(client: Client) -> None:
 def test_listing_in_pages(serve, page_size: int) -> None:
     client = serve(one=Full(), small=Small(), two=Full())
     for backend in ("one", "two"):
-        volume = client.create("v", parameters={"backend": backend}).volume_id
+        volume = client.create(f"of {backend}", parameters={"backend": backend}).volume_id
         for name in ("a", "b", "c"):
             snapshot(client, name, volume)
     seen, token = [], ""
@@ -167,7 +167,7 @@ def test_a_group_lives(client: Client) -> None:
 def test_a_group_of_what_is_not_there_or_not_together(serve) -> None:
     client = serve(one=Full(), two=Full())
     here = client.create("a").volume_id
-    there = client.create("a", parameters={"backend": "two"}).volume_id
+    there = client.create("b", parameters={"backend": "two"}).volume_id
     with refuses("INVALID_ARGUMENT", "several backends (one, two)"):
         group(client, "g", here, there)
     with refuses("NOT_FOUND", "'one/none'"):
