@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -23,7 +24,7 @@ from csi_core.errors import TimedOut
 from csi_core.server.admission import Admission
 from csi_core.server.metrics import CallMetrics
 from csi_core.server.redaction import redacted
-from csi_core.server.status import failure_of
+from csi_core.server.status import as_details, failure_of
 
 __all__ = ["CallInterceptor"]
 
@@ -129,8 +130,10 @@ class CallInterceptor(grpc.ServerInterceptor):
             if failure.expected:
                 self._log.warning("refused", code=code.name, reason=failure.message, duration_ms=_since_ms(started_s))
             else:
-                self._log.exception("failed", code=code.name, duration_ms=_since_ms(started_s))
-            context.abort(code, failure.message)
+                # As text: structlog's renderer for people would print local variables, the request's secrets too.
+                trace = traceback.format_exc()
+                self._log.error("failed", code=code.name, duration_ms=_since_ms(started_s), exception=trace)
+            context.abort(code, as_details(failure.message, request_id))
         finally:
             self._metrics.end(method, code, time.perf_counter() - started_s)
 

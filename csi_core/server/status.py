@@ -12,7 +12,11 @@ import grpc
 
 from csi_core import errors
 
-__all__ = ["Failure", "failure_of"]
+__all__ = ["Failure", "as_details", "failure_of"]
+
+_MAX_DETAILS_BYTES = 4096
+"""On the wire. A client drops a status with more than 8 KiB about it, and takes it for RESOURCE_EXHAUSTED: an error
+that says "may still be running" would become a final one."""
 
 _CODES: dict[type[BaseException], grpc.StatusCode] = {
     errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
@@ -64,3 +68,20 @@ def failure_of(error: BaseException, reference: str) -> Failure:
             expected=False,
         )
     return Failure(code, str(error) or type(error).__name__, expected=True)
+
+
+def as_details(message: str, reference: str) -> str:
+    """A failure's message as the status can carry it: text, and not too long.
+
+    Args:
+        message: of any length; names of files in it may hold bytes that are no text.
+        reference: how the call is called in the log, which has the whole message.
+    """
+    text = message.encode(errors="replace").decode()
+    size_bytes = 0
+    for position, character in enumerate(text):
+        # gRPC writes everything but printable ASCII as %XX for each byte.
+        size_bytes += 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
+        if size_bytes > _MAX_DETAILS_BYTES:
+            return f"{text[:position]} ... (cut; the driver's log has all of it under request_id {reference})"
+    return text
