@@ -44,6 +44,7 @@ class Runtime:
         self.router = Router({backend.name: backend for backend in backends}, config.default_backend)
         self.node = node
         self._waiting = list(backends)
+        self._reasons: dict[str, str] = {}
         self._started: list[Backend] = []
         self._capabilities: Capabilities | None = None
         self._refusal: LoadError | None = None
@@ -69,8 +70,8 @@ class Runtime:
             Unavailable: not known before every backend has started.
         """
         if not self.ready or self._capabilities is None:
-            names = ", ".join(repr(backend.name) for backend in self._waiting)
-            raise Unavailable(f"this server is still starting (waiting for {names}); repeat the call later")
+            waiting = "; ".join(f"{b.name!r}: {self._reasons.get(b.name, 'starting')}" for b in tuple(self._waiting))
+            raise Unavailable(f"this server is still starting (waiting for {waiting}); repeat the call later")
         return self._capabilities
 
     def start(self) -> None:
@@ -108,6 +109,7 @@ class Runtime:
             try:
                 description = _start(backend, host)
             except CallError as error:
+                self._reasons[backend.name] = str(error)
                 _log.warning("backend is not ready yet", backend=backend.name, reason=str(error))
                 continue
             self._started.append(backend)

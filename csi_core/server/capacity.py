@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import structlog
 
 from csi_core._proto import csi_pb2 as pb
 from csi_core.errors import InvalidArgument
-from csi_core.model import Capacity, CapacityQuery
+from csi_core.model import Capacity, CapacityQuery, Description
+from csi_core.parameters import Parameters
 from csi_core.server.codec.capability import decode_capability, unserved
 from csi_core.server.codec.fields import check_map
 from csi_core.server.codec.parameters import choose, plain
@@ -21,8 +24,9 @@ _log = structlog.get_logger(__name__)
 def room_for(driver: Driver, request: pb.GetCapacityRequest) -> Capacity:
     """Room for volumes like these, in this topology (CSI "GetCapacity").
 
-    What cannot be made here has no room: another node's topology, capabilities that are not served,
-    parameters that this node's backends do not take (classes may name a backend that only other nodes have).
+    What cannot be made here has no room: another node's topology, capabilities that are not served, a backend that only
+    other nodes have. Parameters that its backend refuses have the room of a volume without any: with none the scheduler
+    would tell people of "not enough free storage"; so they get as far as CreateVolume, whose error names what is wrong.
 
     Raises:
         InvalidArgument: a malformed capability or a map above its limit.
@@ -32,7 +36,7 @@ def room_for(driver: Driver, request: pb.GetCapacityRequest) -> Capacity:
     check_map(request.parameters, "parameters")
     try:
         backend, given = driver.router.by_parameters(plain(request.parameters))
-        parameters = choose(backend.description, given, {}).parameters
+        parameters = _accepted(backend.description, given)
     except InvalidArgument as error:
         _log.info("no room for a class that this node does not serve", reason=str(error))
         return _NONE
@@ -43,3 +47,11 @@ def room_for(driver: Driver, request: pb.GetCapacityRequest) -> Capacity:
     if any(unserved(capability, backend.description) for capability in capabilities):
         return _NONE
     return backend.get_capacity(CapacityQuery(parameters, capabilities))
+
+
+def _accepted(description: Description, given: Mapping[str, str]) -> Parameters:
+    try:
+        return choose(description, given, {}).parameters
+    except InvalidArgument as error:
+        _log.info("a class with wrong parameters: what is made of it will be refused", reason=str(error))
+        return choose(description, {}, {}).parameters

@@ -8,7 +8,7 @@ from csi_core._proto import csi_pb2 as pb
 from csi_core.errors import FailedPrecondition, InvalidArgument
 from csi_core.model import PublishRequest, SizeRange, VolumeCapability, VolumeSpec
 from csi_core.node.requests import NodePublishRequest, StageRequest
-from csi_core.parameters import parse_size
+from csi_core.parameters import keys, parse_size
 from csi_core.server.codec.capability import check_served, decode_capability
 from csi_core.server.codec.fields import MAX_NODE_ID_BYTES, check_id, check_map, check_string, parse_path, require
 from csi_core.server.codec.parameters import EPHEMERAL, choose, parse_secrets, plain
@@ -118,7 +118,13 @@ def decode_ephemeral(
         size_bytes = parse_size(attributes.pop("size", description.default_size_bytes))
     except ValueError as error:
         raise InvalidArgument(f"volume attribute 'size': {error}") from None
-    chosen = choose(description, attributes, {})
+    try:
+        chosen = choose(description, attributes, {})
+    except InvalidArgument as error:
+        if attributes.keys() <= {*keys(description.parameters), *keys(description.mutable)}:
+            raise
+        # the backend's models, which say what is known, do not have what the core takes out
+        raise InvalidArgument(f"{error} (and for every inline volume: size, backend)") from None
     secrets = parse_secrets(description, request.secrets)
     spec = VolumeSpec(
         name=request.volume_id,

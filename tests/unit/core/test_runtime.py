@@ -67,7 +67,7 @@ def test_storage_that_cannot_be_reached_is_tried_again(config, stranger, quick_r
     runtime = build(config())
     try:
         assert runtime.ready is False
-        with pytest.raises(Unavailable, match="still starting \\(waiting for 's'\\)"):
+        with pytest.raises(Unavailable, match="still starting \\(waiting for 's': the disk spins up\\)"):
             _ = runtime.capabilities
         with pytest.raises(Unavailable, match="backend 's' is not ready yet"):
             runtime.router.all[0].list_volumes("", 1)

@@ -26,7 +26,8 @@ EXTRAS = {"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespa
 @pytest.mark.parametrize("page_size", [1, 2, 3, 4, 5, 7, 100, 0])
 def test_a_listing_runs_through_all_backends(serve, page_size: int) -> None:
     client = serve(one=Full(), empty=Full(), two=Small())
-    made = [client.create(f"{'v' * n}", parameters={"backend": b}).volume_id for b in ("one", "two") for n in (1, 2, 3)]
+    places = [(backend, letter * n) for backend, letter in (("one", "v"), ("two", "w")) for n in (1, 2, 3)]
+    made = [client.create(name, parameters={"backend": backend}).volume_id for backend, name in places]
     seen, token, pages = [], "", 0
     while True:
         answer = client.controller.ListVolumes(pb.ListVolumesRequest(max_entries=page_size, starting_token=token))
@@ -89,7 +90,6 @@ def test_capacity(client: Client) -> None:
         {"volume_capabilities": [capability(MODES.MULTI_NODE_SINGLE_WRITER)]},
         {"volume_capabilities": [capability(fs_type="ntfs")]},
         {"parameters": {"backend": "elsewhere"}},
-        {"parameters": {"unknown": "key"}},
     ],
 )
 def test_what_cannot_be_made_here_has_no_room(client: Client, asked: dict[str, object]) -> None:
@@ -106,6 +106,12 @@ def test_what_can_be_made_here_has_room(client: Client) -> None:
     )
     assert client.controller.GetCapacity(request).available_capacity == 1000 * MIB
     assert client.backend.specs[0].parameters.pool == "fast"
+
+
+def test_a_class_with_wrong_parameters_has_room_so_that_creating_says_what_is_wrong(client: Client) -> None:
+    answer = client.controller.GetCapacity(pb.GetCapacityRequest(parameters={"unknown": "key"}))
+    assert answer.available_capacity == 1000 * MIB
+    assert client.backend.specs[0].parameters == client.backend.description.parameters()
 
 
 def test_capacity_that_the_backend_does_not_know(serve) -> None:
