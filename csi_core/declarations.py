@@ -6,10 +6,11 @@ Checked once, after ``start``: a promise the backend cannot keep is found here, 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from csi_core.errors import PluginError
 from csi_core.model import AccessMode, Description, Reach, SourceKind, VolumeMode
+from csi_core.node.mkfs_options import FILESYSTEMS
 from csi_core.parameters import Parameters
 
 __all__ = ["check_declarations"]
@@ -29,6 +30,20 @@ _NEEDS = {
     "repair": "diagnose",
 }
 """Hooks that make no sense without another."""
+
+_PLAIN: Mapping[str, type] = {
+    "summary": str,
+    "facts": Mapping,
+    "size_granularity_bytes": int,
+    "minimum_size_bytes": int,
+    "default_size_bytes": int,
+    "max_volumes_per_node": int,
+    "online_expansion": bool,
+    "ephemeral": bool,
+    "single_node_multi_writer": bool,
+    "mount_group": bool,
+}
+_PLAIN_NAMES = {str: "a string", Mapping: "a mapping of strings", int: "a whole number", bool: "True or False"}
 
 _TELLING_WRITERS_APART = frozenset({AccessMode.SINGLE_NODE_SINGLE_WRITER, AccessMode.SINGLE_NODE_MULTI_WRITER})
 
@@ -81,6 +96,13 @@ def _promises(hooks: frozenset[str], description: Description) -> Iterator[str]:
 
 
 def _kinds(description: Description) -> Iterator[str]:
+    if not isinstance(description.access, Mapping):
+        yield f"access is {description.access!r}; it is {{VolumeMode.FILESYSTEM: frozenset({{AccessMode...}})}}"
+        return
+    for field, plain in _PLAIN.items():
+        value = getattr(description, field)
+        if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
+            yield f"{field} is {value!r}; it is {_PLAIN_NAMES[plain]}"
     given: list[tuple[str, type[enum.Enum], Iterable[object]]] = [
         ("reach", Reach, [description.reach]),
         ("access", VolumeMode, description.access),
@@ -96,6 +118,10 @@ def _kinds(description: Description) -> Iterator[str]:
                 yield f"{field} has {value!r}, which is no csi_core.model.{kind.__name__}{_member(kind, value)}"
     if isinstance(description.filesystems, str):
         yield f"filesystems is {description.filesystems!r}; write ({description.filesystems!r},)"
+    elif not isinstance(description.filesystems, list | tuple):
+        yield f"filesystems is {description.filesystems!r}; it is a tuple of strings"
+    elif unknown := [fs_type for fs_type in description.filesystems if fs_type not in FILESYSTEMS]:
+        yield f"filesystems has {unknown[0]!r}; the core makes {', '.join(FILESYSTEMS)}"
 
 
 def _member(kind: type[enum.Enum], value: object) -> str:

@@ -98,6 +98,7 @@ class MountedFilesystem(Protocol):
 
         Raises:
             NotFound: it is mounted no longer.
+            Busy: another growth of it, or a balance of btrfs, does not end.
             FailedPrecondition: ext4 needs CAP_SYS_RESOURCE for it.
             StorageFailure: the kernel refused.
         """
@@ -182,7 +183,13 @@ class BackendSpec:
 
     @hookspec(firstresult=True)
     def find_volume(self, name: str) -> Volume | None:
-        """The volume created under ``name``. Needed for ephemeral volumes, whose id is their name."""
+        """The volume created under ``name``, or None. One look-up, from memory where that can be.
+
+        Needed for ephemeral volumes, whose id is their name. In a driver with several backends it is asked before
+        another backend creates a volume: there a name is one volume too, and without this hook a claim whose class was
+        made anew with another backend, in the middle of a creation, can get a second volume while nobody knows of the
+        first.
+        """
 
     @hookspec(firstresult=True)
     def list_volumes(self, cursor: str, limit: int) -> Page[Volume]:
@@ -311,6 +318,8 @@ class BackendSpec:
 
         For backends whose devices are used again for other volumes: a device can be detached by hand while it is staged
         as raw block. With this the core makes sure that what it publishes, measures, grows or detaches is the volume.
+        And for backends whose directories are filesystems of their own, such as datasets: without it the core takes
+        the backend's mount for a publication, and unstages nothing.
         """
 
     @hookspec(firstresult=True)

@@ -113,6 +113,16 @@ WRITER = AccessMode.SINGLE_NODE_WRITER
     [
         ({"reach": "node-local"}, "reach has 'node-local', which is no csi_core.model.Reach; write Reach.NODE_LOCAL"),
         ({"reach": "local"}, "reach has 'local', which is no csi_core.model.Reach"),
+        ({"access": [FILESYSTEM]}, "access is [<VolumeMode.FILESYSTEM: 'filesystem'>]; it is {VolumeMode.FILESYSTEM"),
+        ({"size_granularity_bytes": "4096"}, "size_granularity_bytes is '4096'; it is a whole number"),
+        ({"default_size_bytes": None}, "default_size_bytes is None; it is a whole number"),
+        ({"minimum_size_bytes": True}, "minimum_size_bytes is True; it is a whole number"),
+        ({"max_volumes_per_node": "3"}, "max_volumes_per_node is '3'; it is a whole number"),
+        ({"online_expansion": "no"}, "online_expansion is 'no'; it is True or False"),
+        ({"summary": None}, "summary is None; it is a string"),
+        ({"facts": None}, "facts is None; it is a mapping of strings"),
+        ({"filesystems": None}, "filesystems is None; it is a tuple of strings"),
+        ({"filesystems": ("ntfs",)}, "filesystems has 'ntfs'; the core makes ext4, xfs, btrfs"),
         (
             {"access": {"block": {WRITER}}},
             "access has 'block', which is no csi_core.model.VolumeMode; write VolumeMode",
