@@ -46,7 +46,11 @@ def backends(context: click.Context, config_path: Path | None, output: str) -> N
 @click.argument("name")
 @_config_option
 @click.option(
-    "--output", "-o", type=click.Choice(["table", "json", "markdown"]), default="table", help="For people, or programs."
+    "--output",
+    "-o",
+    type=click.Choice(["table", "json", "markdown"]),
+    default="table",
+    help="For people, for programs, or for documentation.",
 )
 def show(name: str, config_path: Path | None, output: str) -> None:
     """Explain every key of one backend: its options, StorageClass parameters, secrets and the rest."""

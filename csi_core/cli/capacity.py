@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from csi_core.cli.client import Services, connected, key_values
+from csi_core.cli.client import Services, connected, parameter_option
 from csi_core.cli.output import emit, output_option
 
 __all__ = ["capacity"]
 
 
 @click.command()
-@click.option("--parameter", "-p", "parameters", multiple=True, callback=key_values, help="KEY=VALUE, repeatable.")
+@parameter_option("StorageClass")
 @connected
 @output_option
 def capacity(services: Services, parameters: Mapping[str, str], output: str) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-__all__ = ["Services", "connected", "key_values", "secrets_option"]
+__all__ = ["Services", "connected", "key_values", "parameter_option", "secrets_option"]
 
 _DEFAULT_ENDPOINT = "unix:///run/csi-core/csi.sock"
+_TIMEOUT_S = 60.0
 _PAGE_ENTRIES = 1000
 
 
@@ -51,15 +52,19 @@ def connected(function: Callable[..., Any]) -> Callable[..., Any]:
 
     update_wrapper(command, function)
     command = click.option(
-        "--timeout", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="Seconds for each call."
+        "--timeout",
+        type=click.FloatRange(min=0.1),
+        metavar="SECONDS",
+        default=_TIMEOUT_S,
+        help=f"How long each call may take; {_TIMEOUT_S:g} unless given.",
     )(command)
+    # \b keeps the lines as they are: the path would be broken in two at its hyphen.
     return click.option(
         "--endpoint",
+        metavar="URL",
         envvar="CSI_ENDPOINT",
-        show_envvar=True,
         default=_DEFAULT_ENDPOINT,
-        show_default=True,
-        help="Socket of the server.",
+        help=f"\b\nSocket of the server; else $CSI_ENDPOINT, else\n{_DEFAULT_ENDPOINT}.",
     )(command)
 
 
@@ -74,13 +79,26 @@ def key_values(context: click.Context, parameter: click.Parameter, pairs: tuple[
     return values
 
 
+def parameter_option(of: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option ``--parameter KEY=VALUE`` of what ``of`` names, a StorageClass say."""
+    return click.option(
+        "--parameter",
+        "-p",
+        "parameters",
+        metavar="KEY=VALUE",
+        multiple=True,
+        callback=key_values,
+        help=f"Parameter of the {of}; once for each.",
+    )
+
+
 def secrets_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """The option ``--secrets FILE``: a YAML mapping, because arguments are seen by everybody in ``ps``."""
     return click.option(
         "--secrets",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         callback=_read_secrets,
-        help="YAML file with the secrets of the backend, `key: value` in each line.",
+        help="YAML file with the secrets of the backend, one key and value in a line.",
     )(function)
 
 

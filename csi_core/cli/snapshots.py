@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from csi_core.cli.client import Services, connected, key_values, secrets_option
+from csi_core.cli.client import Services, connected, parameter_option, secrets_option
 from csi_core.cli.output import emit, output_option
 
 __all__ = ["snapshots"]
@@ -29,7 +29,7 @@ def snapshots() -> None:
 
 
 @snapshots.command("list")
-@click.option("--volume", "volume_id", default="", help="Of this volume only.")
+@click.option("--volume", "volume_id", default="", metavar="VOLUME_ID", help="Of this volume only.")
 @secrets_option
 @connected
 @output_option
@@ -43,7 +43,7 @@ def list_snapshots(services: Services, volume_id: str, secrets: Mapping[str, str
 @snapshots.command(short_help="Take a snapshot; the same NAME again answers the same.")
 @click.argument("volume_id")
 @click.argument("name")
-@click.option("--parameter", "-p", "parameters", multiple=True, callback=key_values, help="KEY=VALUE, repeatable.")
+@parameter_option("VolumeSnapshotClass")
 @secrets_option
 @connected
 @output_option
@@ -64,7 +64,7 @@ def create(
 
 
 @snapshots.command()
-@click.argument("snapshot_ids", nargs=-1, required=True)
+@click.argument("snapshot_ids", metavar="SNAPSHOT_ID...", nargs=-1, required=True)
 @secrets_option
 @connected
 def delete(services: Services, snapshot_ids: tuple[str, ...], secrets: Mapping[str, str]) -> None:

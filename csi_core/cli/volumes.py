@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from csi_core.cli.client import Services, connected, key_values, secrets_option
+from csi_core.cli.client import Services, connected, key_values, parameter_option, secrets_option
 from csi_core.cli.output import emit, output_option, size_text
 
 __all__ = ["volumes"]
@@ -63,16 +63,26 @@ def show(services: Services, volume_id: str, output: str) -> None:
 
 @volumes.command()
 @click.argument("name")
-@click.option("--size", callback=_size, help="Size, like 10Gi; the backend's default unless given.")
+@click.option("--size", metavar="SIZE", callback=_size, help="Size, like 10Gi; the backend's default unless given.")
 @click.option("--block", is_flag=True, help="A raw block volume instead of a filesystem.")
-@click.option("--fs-type", default="", help="Filesystem; the backend's default unless given.")
+@click.option("--fs-type", metavar="NAME", default="", help="Filesystem; the backend's default unless given.")
 @click.option(
-    "--access-mode", type=click.Choice(_ACCESS_MODES), default="single_node_writer", help="How it is to be used."
+    "--access-mode",
+    type=click.Choice(_ACCESS_MODES),
+    metavar="MODE",
+    default="single_node_writer",
+    help=f"How it is to be used: {', '.join(_ACCESS_MODES)}; the first unless given.",
 )
-@click.option("--parameter", "-p", "parameters", multiple=True, callback=key_values, help="KEY=VALUE, repeatable.")
-@click.option("--mutable", multiple=True, callback=key_values, help="Mutable parameter KEY=VALUE, repeatable.")
-@click.option("--from-snapshot", default="", metavar="ID", help="Restore this snapshot.")
-@click.option("--from-volume", default="", metavar="ID", help="Clone this volume.")
+@parameter_option("StorageClass")
+@click.option(
+    "--mutable",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=key_values,
+    help="Parameter of the VolumeAttributesClass; once for each.",
+)
+@click.option("--from-snapshot", default="", metavar="SNAPSHOT_ID", help="Restore this snapshot.")
+@click.option("--from-volume", default="", metavar="VOLUME_ID", help="Clone this volume.")
 @secrets_option
 @connected
 @output_option
@@ -120,7 +130,7 @@ def create(
 
 
 @volumes.command()
-@click.argument("volume_ids", nargs=-1, required=True)
+@click.argument("volume_ids", metavar="VOLUME_ID...", nargs=-1, required=True)
 @secrets_option
 @connected
 def delete(services: Services, volume_ids: tuple[str, ...], secrets: Mapping[str, str]) -> None:
@@ -133,8 +143,14 @@ def delete(services: Services, volume_ids: tuple[str, ...], secrets: Mapping[str
 
 @volumes.command()
 @click.argument("volume_id")
-@click.option("--size", required=True, callback=_size, help="New size, like 20Gi; never smaller than the present one.")
-@click.option("--path", help="Where it is published on this node; node-local volumes grow through it.")
+@click.option(
+    "--size",
+    metavar="SIZE",
+    required=True,
+    callback=_size,
+    help="New size, like 20Gi; never smaller than the present one.",
+)
+@click.option("--path", metavar="PATH", help="Where it is published on this node; node-local volumes grow through it.")
 @secrets_option
 @connected
 def expand(services: Services, volume_id: str, size: int, path: str | None, secrets: Mapping[str, str]) -> None:

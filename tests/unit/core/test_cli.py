@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import structlog
 from click.testing import CliRunner
@@ -80,10 +82,22 @@ def test_every_command_has_help_of_its_own(cli, name):
     assert f"Usage: csi-core {name}" in cli(name, "--help")
 
 
-@pytest.mark.parametrize("name", [[], ["config"], ["backends"], ["volumes"], ["snapshots"]])
-def test_no_line_of_help_is_cut_off(cli, name):
-    commands = cli(*name, "--help").partition("Commands:")[2]
-    assert commands and "..." not in commands
+def every_command(command, path=()):
+    """All commands below ``command``, those of the backends included, by their words."""
+    yield path, command
+    if isinstance(command, click.Group):
+        names = [*command.list_commands(click.Context(command)), *(() if path else ("pool",))]
+        for name in names:
+            yield from every_command(command.get_command(click.Context(command), name), (*path, name))
+
+
+@pytest.mark.parametrize("words", [words for words, _ in every_command(main)], ids=" ".join)
+def test_help_fits_into_80_columns_and_says_what_each_option_takes(cli, words):
+    text = cli(*words, "--help")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "..." not in text.partition("Commands:")[2], "cut off"
+    assert " TEXT" not in text and " RANGE" not in text, "what text, which number?"
+    assert not re.search(r"[a-z]-\n", text), "a name or a path is broken in two"
 
 
 def test_bad_usage_is_2(cli):
@@ -254,8 +268,9 @@ def test_care_keeps_off_a_running_server(cli, config_file, server_socket, comman
 
 
 def test_doctor_on_storage_that_cannot_be_reached(cli, config_file, stranger):
-    (stranger / "not-yet").touch()
-    assert "Error: this server is still starting (waiting for 'mine')" in cli("doctor", "--config", config_file, code=1)
+    (stranger / "not-yet").write_text("the disk spins up")
+    said = cli("doctor", "--config", config_file, code=1)
+    assert "Error: this server is still starting (waiting for 'mine': the disk spins up)" in said
 
 
 # -- without a server -------------------------------------------------------------------------------
@@ -294,7 +309,7 @@ def test_a_stale_socket(cli, tmp_path):
         (["create", "x", "-p", "thin"], "'thin'; write KEY=VALUE"),
         (["create", "x", "-p", "=thin"], "'=thin'; write KEY=VALUE"),
         (["expand", "x"], "Missing option '--size'"),
-        (["delete"], "Missing argument 'VOLUME_IDS...'"),
+        (["delete"], "Missing argument 'VOLUME_ID...'"),
         (["create", "x", "--access-mode", "rwx"], "'rwx' is not one of 'single_node_writer'"),
     ],
 )
