@@ -110,6 +110,7 @@ class Ledger:
         self._physical_max_age_s = physical_max_age_s
         self._reading: tuple[float, tuple[int, int]] | None = None
         self._mutex = threading.Lock()
+        self._others: int | None = None
         self._promised = 0
         self._reserved = 0
 
@@ -134,6 +135,11 @@ class Ledger:
         with self._mutex:
             self._capacity = max(self._capacity, capacity_bytes)
 
+    def note_others(self, others_bytes: int) -> None:
+        """Take note of what is used physically and by nothing that is charged here: nobody is promised that."""
+        with self._mutex:
+            self._others = others_bytes
+
     def reserve(self, charge_bytes: int) -> Reservation:
         """Hold space for a creation that begins now.
 
@@ -151,13 +157,14 @@ class Ledger:
         with self._mutex:
             if reading is not None:
                 self._admit_physically(charge_bytes, *reading)
-            left = self._capacity - self._promised - self._reserved
+            capacity = self._promisable(reading)
+            left = capacity - self._promised - self._reserved
             if charge_bytes > left:
                 raise NoSpace(
                     f"no room: {_gib(charge_bytes)} of the pool are needed and {_gib(max(0, left))} are left "
                     f"({_gib(self._promised)} promised and {_gib(self._reserved)} being created, of "
-                    f"{_gib(self._capacity)}); delete volumes, enlarge the pool or raise its over-commit ratio "
-                    f"(now {float(self._ratio):g})"
+                    f"{_gib(capacity)}{self._why(capacity, reading)}); delete volumes, enlarge the pool or raise its "
+                    f"over-commit ratio (now {float(self._ratio):g})"
                 )
             self._reserved += charge_bytes
         return Reservation(self, charge_bytes)
@@ -177,7 +184,7 @@ class Ledger:
         """The size in bytes of the largest volume that :meth:`reserve` would admit now."""
         reading = self._read()
         with self._mutex:
-            left = self._capacity - self._promised - self._reserved
+            left = self._promisable(reading) - self._promised - self._reserved
             if reading is not None:
                 total, free = reading
                 left = 0 if self._level(total, free) == "stop" else min(left, free - self._reserved)
@@ -212,6 +219,17 @@ class Ledger:
         if self._reading is None or now - self._reading[0] > self._physical_max_age_s:
             self._reading = (now, self._physical())
         return self._reading[1]
+
+    def _promisable(self, reading: tuple[int, int] | None) -> int:
+        # What is free does not say it: a part of that has been promised, and is not written yet.
+        if reading is None or self._others is None:
+            return self._capacity
+        return max(0, min(self._capacity, reading[0] - self._others))
+
+    def _why(self, capacity: int, reading: tuple[int, int] | None) -> str:
+        if reading is None or self._others is None or capacity == self._capacity:
+            return ""
+        return f": others have {_gib(self._others)} of the filesystem's {_gib(reading[0])}"
 
     def _level(self, total: int, free: int) -> Level:
         used = (total - free) / total if total else 1.0

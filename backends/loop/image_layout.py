@@ -20,6 +20,7 @@ from backends.loop.image_files import ImageFiles
 from backends.loop.layout import Check, Copy, CopyUnderWay, Placement
 from backends.loop.loopdev import Backing, LoopDevice
 from backends.loop.options import PoolOptions
+from backends.loop.others import filesystem_space, others_bytes
 from backends.loop.records import Records, State, VolumeRecord
 from csi_core import handles
 from csi_core._allocator import diff_extents, fiemap
@@ -28,12 +29,15 @@ from csi_core.faults import fault
 from csi_core.health import Finding, HealthKind, HealthProblem
 from csi_core.hookspecs import Host
 from csi_core.ledger import Ledger
+from csi_core.watch import Watch
 
 __all__ = ["ImagesLayout"]
 
 _log = structlog.get_logger(__name__)
 _DISCARD_LIMIT_BYTES: Final = 64 << 20
 """One discard punches at most this much at once; the default, 4 GiB, stalls writers for seconds."""
+_OTHERS_EVERY_S: Final = 60.0
+"""That takes a stat of each image: a quarter of a second for 100,000."""
 _ORPHAN: Final = "unknown file among the images"
 _LEAKED: Final = "loop device of a deleted volume"
 
@@ -47,6 +51,7 @@ class ImagesLayout(ImageFiles):
         self._options = options
         self._filesystem = filesystem
         self._records = records
+        self._watch: Watch | None = None
 
     @property
     def facts(self) -> Sequence[str]:
@@ -77,15 +82,20 @@ class ImagesLayout(ImageFiles):
     def copies_in_background(self) -> bool:
         return False
 
-    def start(self, ledger: Ledger, host: Host) -> None:
-        """Nothing goes on in the background."""
+    def start(self, ledger: Ledger, host: Host) -> None:  # noqa: ARG002 - nothing grows by itself
+        def look() -> None:
+            ledger.note_others(others_bytes(self))
+
+        look()
+        self._watch = Watch(look, _OTHERS_EVERY_S, "what others have of the pool's filesystem cannot be found out")
+        self._watch.start()
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        if self._watch:
+            self._watch.stop()
 
     def space(self) -> tuple[int, int]:
-        found = os.statvfs(self._options.path)
-        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+        return filesystem_space(self._options.path)
 
     def largest_free_bytes(self, *, thick: bool) -> int:  # noqa: ARG002 - a file lies in pieces
         return self.largest_volume_bytes

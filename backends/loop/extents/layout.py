@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,6 @@ from backends.loop.extents.devices import Devices, Mapped
 from backends.loop.extents.growth import Grower
 from backends.loop.extents.segments import Label, Segment
 from backends.loop.extents.space import Space, Taken
-from backends.loop.extents.watch import Watch
 from backends.loop.extents.zeroing import Pace, zero
 from backends.loop.layout import Copy, CopyUnderWay, Placement
 from backends.loop.options import PoolOptions
@@ -29,11 +29,13 @@ from csi_core.faults import fault
 from csi_core.health import Finding, HealthKind, HealthProblem
 from csi_core.hookspecs import Host
 from csi_core.ledger import Ledger
+from csi_core.watch import Watch
 
 __all__ = ["ExtentsLayout"]
 
 _log = structlog.get_logger(__name__)
 _LARGEST_BYTES: Final = 1 << 60
+_GROWN_EVERY_S: Final = 1.0
 
 
 class ExtentsLayout:
@@ -43,7 +45,8 @@ class ExtentsLayout:
         """Open the segments and rebuild the free map.
 
         Raises:
-            DataLoss: a segment is missing, another one or cut off; or two volumes claim the same extents.
+            DataLoss: a segment is another one or cut off; or two volumes claim the same extents.
+            Unavailable: a segment is not there.
         """
         self._name = name
         self._options = options
@@ -95,7 +98,7 @@ class ExtentsLayout:
             if self.refresh() and not self._options.capacity:
                 ledger.resize(self.space()[0])
 
-        self._watch = Watch(look)
+        self._watch = Watch(look, _GROWN_EVERY_S, "pool cannot be grown")
         self._watch.start()
         self._grower = Grower(self._name, self, host)
         writeback.let_go_of_unbound()
@@ -314,9 +317,9 @@ class ExtentsLayout:
 
     @contextmanager
     def copying(self, copy: Copy) -> Iterator[CopyUnderWay]:
-        source = self.content(copy.source_key) if copy.source_key else None
+        find_source = partial(self.content, copy.source_key) if copy.source_key else None
         pace = Pace(self.devices.writes)
-        yield ContentCopy(source, self.content(copy.target_key), copy.size_bytes, pace)
+        yield ContentCopy(find_source, self.content(copy.target_key), copy.size_bytes, pace)
 
     def data_ranges(self, key: str, start_bytes: int) -> Iterator[tuple[int, int]]:
         with images.storage_errors(f"snapshot {key}"):

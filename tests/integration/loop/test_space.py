@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from backends.loop import images
+from backends.loop import image_layout, images
 from backends.loop.options import LoopParameters
 from backends.loop.plugin import LoopBackend
-from csi_core.errors import ConfigError, NoSpace
+from csi_core.errors import ConfigError, NoSpace, Unavailable
 from csi_core.health import HealthKind
 from csi_core.model import CapacityQuery, SizeRange
 from csi_core.testing.devices import ext4_filesystem
@@ -98,6 +100,37 @@ def test_a_thick_volume_that_the_filesystem_cannot_hold_leaves_nothing(make_clus
     assert list(cluster.pool.layout.directory.iterdir()) == []
 
 
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+def test_what_others_take_of_the_filesystem_is_promised_to_nobody(
+    make_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch, fs_type: str
+) -> None:
+    """At over-commit 1 all that was promised can be written, also what was promised before others came."""
+    monkeypatch.setattr(image_layout, "_OTHERS_EVERY_S", 0.1)
+    cluster = make_cluster(fs_type, host_bytes=512 * MIB, ballast="16Mi")
+    volumes = [cluster.create("before", 150 * MIB)]
+    left = available(cluster)
+    with (cluster.pool.options.path.parent / "foreign").open("wb") as foreign:
+        os.posix_fallocate(foreign.fileno(), 0, 100 * MIB)
+    deadline = time.monotonic() + 10
+    while available(cluster) > left - 90 * MIB and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = available(cluster) // MIB * MIB
+    assert 100 * MIB < left < 250 * MIB
+    with pytest.raises(NoSpace, match="others have"):
+        cluster.create("too much", left + 2 * MIB)
+    volumes.append(cluster.create("after", left))
+    for volume in volumes:
+        device = os.open(cluster.attach(volume).device, os.O_WRONLY | os.O_DSYNC)
+        try:
+            for offset in range(0, volume.size_bytes, MIB):
+                os.pwrite(device, os.urandom(MIB), offset)
+        finally:
+            os.close(device)
+    cluster.restart()
+    assert available(cluster) < 2 * MIB
+    assert cluster.pool.ledger.snapshot().free_bytes >= 0
+
+
 def test_filled_to_the_brim_admission_has_stopped_and_health_says_so(make_cluster: Callable[..., Cluster]) -> None:
     """Sparse images over-committed, written until the host is full: the pool still answers and still deletes."""
     cluster = make_cluster("ext4", host_bytes=256 * MIB, overcommit=10, warnAt=0.6, stopAt=0.8)
@@ -129,6 +162,27 @@ def test_filled_to_the_brim_admission_has_stopped_and_health_says_so(make_cluste
     cluster.pool.ledger._reading = None
     assert cluster.backend.storage_health() == ()
     cluster.create("late", 4 * MIB)
+
+
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+def test_a_server_that_is_started_on_a_full_filesystem_waits_for_room(
+    make_cluster: Callable[..., Cluster], fs_type: str
+) -> None:
+    cluster = make_cluster(fs_type, 400 * MIB)
+    volume = cluster.create("a", 16 * MIB, provisioning="thick")
+    filler = cluster.pool.options.path / "filler"
+    cluster.backend.stop()
+    with filler.open("wb", buffering=0) as file:
+        for block in (bytes(MIB), bytes(4096)):
+            with suppress(OSError):
+                while True:
+                    file.write(block)
+        os.fsync(file)
+    with pytest.raises(Unavailable, match="is full; delete its file ballast"):
+        cluster.start()
+    filler.unlink()
+    cluster.start()
+    assert cluster.backend.list_volumes("", 2).entries == (volume,)
 
 
 def test_the_ballast_is_set_aside_and_stays_away_when_released(make_cluster: Callable[..., Cluster]) -> None:

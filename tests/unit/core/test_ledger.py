@@ -173,6 +173,29 @@ def test_a_charge_larger_than_the_free_space_is_refused_before_the_disk_does():
         ledger.reserve(100)
 
 
+def test_what_others_have_is_promised_to_nobody():
+    ledger = Ledger(1000 * GIB, physical=Disk(1000 * GIB, 700 * GIB))
+    ledger.load(600 * GIB)  # not written yet
+    assert ledger.available_bytes(True) == 400 * GIB
+    ledger.note_others(300 * GIB)
+    assert ledger.available_bytes(True) == 100 * GIB
+    with pytest.raises(NoSpace) as caught:
+        ledger.reserve(101 * GIB)
+    assert str(caught.value) == (
+        "no room: 101.00 GiB of the pool are needed and 100.00 GiB are left (600.00 GiB promised and 0.00 GiB being "
+        "created, of 700.00 GiB: others have 300.00 GiB of the filesystem's 1000.00 GiB); delete volumes, enlarge the "
+        "pool or raise its over-commit ratio (now 1)"
+    )
+    ledger.note_others(0)
+    assert ledger.available_bytes(True) == 400 * GIB
+
+
+def test_a_capacity_that_leaves_room_for_others_is_all_that_counts():
+    ledger = Ledger(500 * GIB, physical=Disk(1000 * GIB, 900 * GIB))
+    ledger.note_others(100 * GIB)
+    assert ledger.available_bytes(True) == 500 * GIB
+
+
 def test_without_a_reading_only_promises_count():
     ledger = Ledger(100)
     ledger.load(100)
@@ -204,12 +227,15 @@ def test_an_empty_disk_reading_is_full():
     promised=st.integers(0, 1 << 50),
     reserved=st.integers(0, 1 << 50),
     disk=st.none() | st.tuples(st.integers(0, 1 << 50), st.integers(0, 1 << 50)).map(sorted),
+    others=st.none() | st.integers(0, 1 << 50),
     thin=st.booleans(),
 )
-def test_available_is_exactly_what_is_admitted(capacity, ratio, promised, reserved, disk, thin):
+def test_available_is_exactly_what_is_admitted(capacity, ratio, promised, reserved, disk, others, thin):
     physical = None if disk is None else Disk(disk[1], disk[0])
     ledger = Ledger(capacity, ratio, physical=physical)
     ledger.load(promised)
+    if others is not None:
+        ledger.note_others(others)
     with suppress(NoSpace):
         ledger.reserve(reserved)
     available = ledger.available_bytes(thin)

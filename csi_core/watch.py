@@ -1,10 +1,9 @@
-"""Noticing that csi-core pool grow has made a pool larger, while it is being served."""
+"""For backends: looking now and then at what others do to a storage while it is served; no call may ever come."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Final
 
 import structlog
 
@@ -13,17 +12,23 @@ from csi_core.errors import CallError
 __all__ = ["Watch"]
 
 _log = structlog.get_logger(__name__)
-_EVERY_S: Final = 1.0
 
 
 class Watch:
-    """Looks into pool.db once a second; a thread of its own, since no call may ever come."""
+    """A thread that takes up what is new.
 
-    def __init__(self, look: Callable[[], None]) -> None:
-        """``look`` takes up what is new."""
+    Args:
+        look: does that.
+        every_s: how often.
+        trouble: what it means when that fails, for the log.
+    """
+
+    def __init__(self, look: Callable[[], None], every_s: float, trouble: str) -> None:
         self._look = look
+        self._every_s = every_s
+        self._trouble = trouble
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="loop-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
         """Begin."""
@@ -37,11 +42,11 @@ class Watch:
 
     def _run(self) -> None:
         complaint = ""
-        while not self._stopping.wait(_EVERY_S):
+        while not self._stopping.wait(self._every_s):
             try:
                 self._look()
                 complaint = ""
             except (CallError, OSError) as error:
-                if str(error) != complaint:  # once, not every second
-                    _log.error("pool cannot be grown", error=str(error))
+                if str(error) != complaint:  # once, not every time
+                    _log.error(self._trouble, error=str(error))
                 complaint = str(error)
