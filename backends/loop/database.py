@@ -80,7 +80,7 @@ class PoolDatabase:
             DataLoss: it is damaged.
             Unavailable: somebody else keeps it locked.
         """
-        self._path = path
+        self.path = path
         self._queue: deque[_Operation[Any]] = deque()
         self._queue_mutex = threading.Lock()
         self._led = False
@@ -89,9 +89,13 @@ class PoolDatabase:
         self._readers: deque[sqlite3.Connection] = deque()
         if not path.exists():
             path.touch(mode=0o600)  # SQLite gives its log the mode of the database: names of claims are for root alone
+        # Before SQLite opens it: closing any descriptor of a file drops all of the process's locks on it (fcntl(2)).
+        # Without them the next process that closes it takes itself for the last one, and removes the log in use.
+        enough = images.set_aside(path, path.stat().st_size + _GROWTH_BYTES)
         self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_LOCK_WAIT_S)
         try:
             self._prepare()
+            self._set_space_aside(enough)
         except BaseException as error:
             self._writer.close()
             if isinstance(error, sqlite3.Error):
@@ -160,12 +164,10 @@ class PoolDatabase:
         (version,) = writer.execute("PRAGMA user_version").fetchone()
         (tables,) = writer.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and application != APPLICATION_ID:
-            raise ConfigError(
-                f"{self._path} is not a pool database of csi-core; choose another directory for this pool"
-            )
+            raise ConfigError(f"{self.path} is not a pool database of csi-core; choose another directory for this pool")
         if version > SCHEMA_VERSION:
             raise ConfigError(
-                f"{self._path} has schema {version}, this csi-core knows {SCHEMA_VERSION}; run the newer csi-core again"
+                f"{self.path} has schema {version}, this csi-core knows {SCHEMA_VERSION}; run the newer csi-core again"
             )
         writer.execute("PRAGMA journal_mode = WAL").fetchall()
         writer.execute("PRAGMA synchronous = FULL")
@@ -183,16 +185,13 @@ class PoolDatabase:
             steps = " ".join(MIGRATIONS[older] for older in range(version, SCHEMA_VERSION))
             writer.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
             fault("loop.pool.after_migration")
-            _log.info("pool.db migrated", path=str(self._path), schema=SCHEMA_VERSION)
-        self._set_space_aside()
+            _log.info("pool.db migrated", path=str(self.path), schema=SCHEMA_VERSION)
 
-    def _set_space_aside(self) -> None:
+    def _set_space_aside(self, enough: bool) -> None:
         """Let commits succeed on a full filesystem: deleting is what frees it, and begins with a commit."""
-        log = self._path.with_name(f"{self._path.name}-wal")
-        enough = images.set_aside(log, _LOG_BYTES)
-        enough &= images.set_aside(self._path, self._path.stat().st_size + _GROWTH_BYTES)
-        if not enough:
-            _log.warning("no space can be set aside for pool.db; deleting may fail when full", path=str(self._path))
+        log = self.path.with_name(f"{self.path.name}-wal")  # it has no locks
+        if not (images.set_aside(log, _LOG_BYTES) and enough):
+            _log.warning("no space can be set aside for pool.db; deleting may fail when full", path=str(self.path))
 
     def _lead(self, leader: _Operation[Any]) -> None:
         batch = self._gathered(leader)
@@ -293,11 +292,11 @@ class PoolDatabase:
             return Busy("another call has just used this name; repeat the call")
         code = getattr(error, "sqlite_errorcode", 0)
         if code == sqlite3.SQLITE_FULL:
-            return NoSpace(f"{self._path}: the pool's filesystem is full; delete the pool's ballast file or free space")
+            return NoSpace(f"{self.path}: the pool's filesystem is full; delete the pool's ballast file or free space")
         if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return DataLoss(f"{self._path}: {error}; restore it from a copy, the images are untouched")
+            return DataLoss(f"{self.path}: {error}; restore it from a copy, the images are untouched")
         # Not final: after a failed fsync nobody knows whether the commit survives a power cut.
-        return Unavailable(f"{self._path}: {error}")
+        return Unavailable(f"{self.path}: {error}")
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -318,9 +317,7 @@ class PoolDatabase:
 
     def _new_reader(self) -> sqlite3.Connection:
         try:
-            connection = sqlite3.connect(
-                self._path, isolation_level=None, check_same_thread=False, timeout=_LOCK_WAIT_S
-            )
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_LOCK_WAIT_S)
             connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
         except sqlite3.Error as error:
             raise self._explain(error) from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +63,25 @@ def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
     second = PoolDatabase(tmp_path / "pool.db")
     assert second.row("SELECT * FROM trash") == ("a", 1)
     second.close()
+
+
+def test_an_administrator_who_looks_into_it_takes_nothing_away(database: PoolDatabase, tmp_path: Path) -> None:
+    """Whoever closes a database as the last one removes its log, and locks say who else has it open."""
+    look = (
+        "import contextlib, sqlite3, sys\n"
+        "with contextlib.closing(sqlite3.connect(sys.argv[1])) as database:\n"
+        "    print(*(key for key, in database.execute('SELECT key FROM trash ORDER BY key')))"
+    )
+
+    def seen() -> str:
+        command = [sys.executable, "-c", look, str(tmp_path / "pool.db")]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    database.execute(PUT, ("a", 1))
+    assert seen() == "a"
+    database.execute(PUT, ("b", 1))
+    assert seen() == "a b"
+    assert keys(database) == ["a", "b"]
 
 
 def test_nobody_else_reads_it(database: PoolDatabase, tmp_path: Path) -> None:
