@@ -11,7 +11,7 @@ from typing import Final
 
 from backends.loop import images, loopdev
 from backends.loop.loopdev import Backing
-from csi_core.errors import ConfigError
+from csi_core.errors import ConfigError, NoSpace
 from csi_core.faults import fault
 
 __all__ = ["HostFilesystem", "is_on_loop", "mount_of", "probe"]
@@ -44,6 +44,7 @@ def probe(directory: Path, *, direct_io: bool) -> HostFilesystem:
 
     Raises:
         ConfigError: no loop device can be made of its files.
+        NoSpace: it is full.
     """
     first, second = directory / "probe-1", directory / "probe-2"
     try:
@@ -52,8 +53,7 @@ def probe(directory: Path, *, direct_io: bool) -> HostFilesystem:
             if left_behind:  # by a process that was killed here; the pool's lock says that it is gone
                 loopdev.detach(left_behind)
             largest = _largest_file_bytes(image)
-            os.ftruncate(image, _PROBE_BYTES)
-            os.pwrite(image, b"\1" * 4096, 0)
+            os.ftruncate(image, _PROBE_BYTES)  # no data: a full filesystem has no block for it
             reflink = images.clone(image, copy)
             device = loopdev.attach(image, read_only=False, direct_io=direct_io)
             fault("loop.probe.after_bind")
@@ -62,6 +62,8 @@ def probe(directory: Path, *, direct_io: bool) -> HostFilesystem:
             finally:
                 loopdev.detach(device)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(f"pool directory {directory}: {error.strerror}") from error
         raise ConfigError(
             f"pool directory {directory}: {error.strerror}; loop images need a filesystem like ext4, XFS or btrfs"
         ) from error

@@ -36,6 +36,7 @@ _log = structlog.get_logger(__name__)
 _LOCK_WAIT_S: Final = 5.0
 _LOCK_POLL_S: Final = 0.05
 _TRASH_WAIT_S: Final = 2.0
+_LEAST_ROOM_BYTES: Final = 1 << 20
 
 
 class Pool:
@@ -60,16 +61,18 @@ class Pool:
         Raises:
             ConfigError: the directory is missing, unsuitable, or served by another process.
             DataLoss: pool.db is damaged.
-            Unavailable: its filesystem is not mounted yet.
+            Unavailable: its filesystem is not mounted yet, or full; or its segments are not made.
         """
         if options.require_mount and not options.path.is_mount():
             raise Unavailable(f"pools.{name}.path {options.path}: nothing is mounted there yet; mount the pool's disk")
         self.name = name
         self.options = options
+        if options.layout == "extents" and options.path.is_dir() and not _holds_a_pool(options.path):
+            raise self._unmade()  # before anything is written: this may be the mount point of a disk that is missing
         self.host = host
         self.claims = Claims()
         self._copies = BackgroundWork()
-        with ExitStack() as undo:
+        with _full_is_waited_for(options.path), ExitStack() as undo:
             self._lock = locked(name, options.path)
             undo.callback(os.close, self._lock)
             self._refuse_unsafe()
@@ -195,8 +198,9 @@ class Pool:
 
     def _opened_layout(self) -> Layout:
         recorded = "extents" if self.records.extent_pool() else "images"
-        if recorded == "images" and self.options.layout == "extents":
-            raise ConfigError(f"pools.{self.name} has no segments yet; make them with csi-core pool create {self.name}")
+        made = recorded == "extents" and any(segment.state == "ready" for segment in self.records.segments())
+        if self.options.layout == "extents" and not made and self.records.empty():
+            raise self._unmade()
         if recorded != self.options.layout:
             raise ConfigError(f"pools.{self.name}.layout must be {recorded}: {self.options.path}/pool.db says so")
         if recorded == "extents":
@@ -204,6 +208,13 @@ class Pool:
         layout = ImagesLayout(self.name, self.options, self.filesystem, self.records)
         layout.prepare()
         return layout
+
+    def _unmade(self) -> Unavailable:
+        # Not ConfigError: a server that waits is where the command can be given, and goes on by itself.
+        return Unavailable(
+            f"pools.{self.name} has no segments yet: make them with csi-core pool create {self.name}, unless "
+            f"{self.options.path} is where a disk must be mounted first that has them"
+        )
 
     def _refuse_unsafe(self) -> None:
         path = self.options.path
@@ -242,6 +253,23 @@ class Pool:
         with images.storage_errors(f"{ballast}"), images.opened(ballast, create=True) as file:
             images.allocate(file, wanted)
             os.fsync(file)
+
+
+def _holds_a_pool(directory: Path) -> bool:
+    return any((directory / name).exists() for name in ("pool.db", "images"))
+
+
+@contextmanager
+def _full_is_waited_for(directory: Path) -> Iterator[None]:
+    """A filesystem without a block for pool.db's log is no wrong configuration: the server starts when there is one."""
+    try:
+        yield
+    except (NoSpace, Unavailable) as error:
+        found = os.statvfs(directory)
+        if isinstance(error, NoSpace) or found.f_bavail * found.f_frsize < _LEAST_ROOM_BYTES:
+            full = f"the filesystem of {directory} is full; delete its file ballast, or free space"
+            raise Unavailable(f"{full} ({error})") from error
+        raise
 
 
 def _unchecked() -> None:

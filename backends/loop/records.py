@@ -293,6 +293,10 @@ class Records:
             found.update(key for (key,) in self._database.rows(query, keys))
         return found
 
+    def empty(self) -> bool:
+        """Whether there is nothing but, perhaps, room: no volume, snapshot or group, and no trash."""
+        return not any(self._database.row(f"SELECT 1 FROM {table} LIMIT 1") for table in (*_TABLES.values(), "trash"))  # noqa: S608
+
     def promised_bytes(self) -> int:
         """What all rows together take from the pool's capacity."""
         promised = 0

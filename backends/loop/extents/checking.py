@@ -11,7 +11,7 @@ from backends.loop.extents.content import Content
 from backends.loop.extents.segments import Label, Segment
 from backends.loop.extents.space import Space
 from backends.loop.records import ExtentPoolRecord, Records, RunRecord, SegmentRecord
-from csi_core.errors import DataLoss
+from csi_core.errors import DataLoss, Unavailable
 from csi_core.health import Finding
 
 __all__ = ["check"]
@@ -51,7 +51,7 @@ def check(name: str, database: PoolDatabase, *, zeros: bool) -> Iterator[Finding
             try:
                 label = Label(pool.uuid, segment.number, pool.extent_bytes)
                 segments[segment.number] = Segment(Path(segment.path), label, segment.extents)
-            except DataLoss as error:
+            except (DataLoss, Unavailable) as error:
                 yield Finding(segment.path, "segment cannot be used", str(error))
         yield from _check_runs(name, database, pool, recorded)
         if zeros and len(segments) == len(recorded):

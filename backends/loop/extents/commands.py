@@ -36,9 +36,9 @@ class _Chosen:
 
 
 def _pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.option("--backend", default="", help="Which loop backend, where the configuration has several.")(
-        command
-    )
+    command = click.option(
+        "--backend", default="", metavar="NAME", help="Which loop backend, where several have a pool of this name."
+    )(command)
     return config_option(click.argument("name", metavar="POOL")(command))
 
 
@@ -47,28 +47,29 @@ _force_option = click.option("--force", is_flag=True, help="Overwrite devices an
 
 @click.group()
 def pool() -> None:
-    """Make, grow, show, check and defragment pools of the layout extents."""
+    """Make, grow, show, check and defragment pools of the loop backend with layout: extents."""
 
 
-@pool.command()
+@pool.command(short_help="Make POOL of the segments in the configuration.")
 @_pool_options
 @_force_option
 @output_option
 def create(name: str, config_path: Path, backend: str, force: bool, output: str) -> None:
     """Make POOL of the segments that the configuration lists; each is written once, with zeros.
 
-    Killed in the middle, the same command goes on.
+    Killed in the middle, the same command goes on. A server that waits for the pool may run.
     """
     from backends.loop.extents import preparing  # noqa: PLC0415 - the start-up time of --help
 
     chosen = _chosen(config_path, name, backend)
+    _begin(chosen)
     with _database(chosen) as database, _progress() as progress:
         wanted = chosen.options.segments
         made = preparing.create(database, wanted, chosen.options.extent_size, force=force, progress=progress)
     _show_growth(made, output, f"Pool {name} is made already.")
 
 
-@pool.command()
+@pool.command(short_help="Add new segments, and what others have grown by, to POOL.")
 @_pool_options
 @_force_option
 @output_option
@@ -85,7 +86,7 @@ def grow(name: str, config_path: Path, backend: str, force: bool, output: str) -
     _show_growth(grown, output, f"Pool {name} has all of these segments already, at their full length.")
 
 
-@pool.command()
+@pool.command(short_help="Draw the map of POOL, and say how much of it is free.")
 @_pool_options
 @click.option(
     "--image",
@@ -134,10 +135,12 @@ def check(name: str, config_path: Path, backend: str, zeros: bool, output: str) 
     sys.exit(1 if found else 0)
 
 
-@pool.command()
+@pool.command(short_help="Move what is not attached, so that free pieces become longer.")
 @_pool_options
 def defrag(name: str, config_path: Path, backend: str) -> None:
-    """Move the volumes of POOL that are not attached together. The server of this node must be stopped.
+    """Move volumes and snapshots of POOL together, so that there are fewer and longer free pieces.
+
+    What is attached stays where it is. The server of this node must be stopped.
 
     It can be interrupted at any moment: a volume is at its old place or at its new one.
     """
@@ -192,13 +195,47 @@ def _chosen(config_path: Path, name: str, backend: str) -> _Chosen:
     return found[0]
 
 
+def _begin(chosen: _Chosen) -> None:
+    """Make pool.db, unless it is one with segments already, which a server may have open."""
+    from backends.loop.database import PoolDatabase  # noqa: PLC0415
+    from backends.loop.extents import preparing  # noqa: PLC0415
+    from backends.loop.pool import locked  # noqa: PLC0415
+    from backends.loop.records import Records  # noqa: PLC0415
+
+    if not chosen.options.segments:
+        raise click.ClickException(f"pools.{chosen.name}.segments: list block devices, or files with a size")
+    directory = _directory(chosen)
+    if (directory / "pool.db").exists():
+        with _database(chosen) as database:
+            if Records(database).extent_pool():
+                return
+    lock = locked(chosen.name, directory)  # not while a server serves it as a pool of images
+    try:
+        database = PoolDatabase(directory / "pool.db")
+        try:
+            preparing.begin(database, chosen.options.extent_size)
+        finally:
+            database.close()
+    finally:
+        os.close(lock)
+
+
+def _directory(chosen: _Chosen) -> Path:
+    path = chosen.options.path
+    if not path.is_dir() or (chosen.options.require_mount and not path.is_mount()):
+        lacks = "nothing is mounted there" if path.is_dir() else "no such directory"
+        raise click.ClickException(f"pools.{chosen.name}.path {path}: {lacks}; make it or mount its disk beforehand")
+    return path
+
+
 @contextmanager
 def _database(chosen: _Chosen) -> Iterator[PoolDatabase]:
     from backends.loop.database import PoolDatabase  # noqa: PLC0415
 
-    if not chosen.options.path.is_dir():
-        raise click.ClickException(f"{chosen.options.path} is no directory; make it or mount it beforehand")
-    database = PoolDatabase(chosen.options.path / "pool.db")
+    path = _directory(chosen) / "pool.db"
+    if not path.exists():
+        raise click.ClickException(f"there is no {path}: mount its disk, or make the pool with csi-core pool create")
+    database = PoolDatabase(path)
     try:
         yield database
     finally:

@@ -6,6 +6,7 @@ noticed before it is written to. Extent 0 of what can be given out lies behind i
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -19,7 +20,7 @@ from typing import Final
 from uuid import UUID
 
 from backends.loop.loopdev import Backing
-from csi_core.errors import DataLoss
+from csi_core.errors import DataLoss, Unavailable
 
 __all__ = ["Label", "Segment", "aligned_buffer", "open_direct", "size_of"]
 
@@ -27,6 +28,7 @@ _LABEL_BYTES: Final = 4096
 _MAGIC: Final = b"csi-core"
 _FORMAT: Final = struct.Struct("<8sII16sQ")  # magic, format's version, number of the segment, pool, extent in bytes
 _VERSION: Final = 1
+_ABSENT: Final = (errno.ENOENT, errno.ENXIO, errno.ENODEV)
 _CHECKSUM: Final = struct.Struct("<I")
 
 
@@ -71,7 +73,8 @@ class Segment:
         """Open it and make sure that it is the one.
 
         Raises:
-            DataLoss: it is missing, another one, or shorter than recorded.
+            Unavailable: it is not there, as a disk that is attached or mounted later.
+            DataLoss: it is another one, or shorter than recorded.
         """
         self.number = label.number
         self.path = path
@@ -79,7 +82,8 @@ class Segment:
         try:
             self.descriptor = open_direct(path)
         except OSError as error:
-            raise DataLoss(f"segment {path}: {error.strerror}; attach its disk or put it back from a copy") from error
+            kind = Unavailable if error.errno in _ABSENT else DataLoss
+            raise kind(f"segment {path}: {error.strerror}; attach its disk or put it back from a copy") from error
         try:
             self.found = os.fstat(self.descriptor)
             self.require(label, extents)

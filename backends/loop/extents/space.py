@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -83,15 +83,19 @@ class Space:
             kind = HELD_QUARANTINED if trashed else HELD_OWNED
             if trashed:
                 self.found_quarantined.setdefault(key, []).append(RunRecord(segment, start, length))
+            if min(segment, start, length) < 0:
+                raise self._contradiction(f"{length} extents at {start} of segment {segment} are no run", [key])
             _HELD.pack_into(held, number * _HELD.size, segment, start, length, kind)
         try:
             self.pool = ExtentPool.rebuild(segments, bytes(held), extent_bytes=extent_bytes)
         except RunConflictError as error:
-            owners = ", ".join(sorted({key for key, *run, _ in rows if tuple(run) in error.runs}))
-            raise DataLoss(
-                f"pool {name}: {error} (recorded for {owners}); pool.db contradicts itself: restore it from a copy, "
-                "and run csi-core pool check before anything is written"
-            ) from error
+            raise self._contradiction(str(error), {key for key, *run, _ in rows if tuple(run) in error.runs}) from error
+
+    def _contradiction(self, found: str, keys: Iterable[str]) -> DataLoss:
+        return DataLoss(
+            f"pool {self._name}: {found} (recorded for {', '.join(sorted(keys))}); pool.db contradicts itself: restore "
+            "it from a copy, and run csi-core pool check before anything is written"
+        )
 
     def extents_of(self, size_bytes: int) -> int:
         """How many extents hold so many bytes."""

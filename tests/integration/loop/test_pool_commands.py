@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,14 +19,17 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from backends.loop import pool as pool_module
+from backends.loop.extents import preparing
 from backends.loop.extents.devices import Devices
 from backends.loop.extents.segments import aligned_buffer
+from backends.loop.plugin import LoopBackend
 from csi_core._allocator import data_ranges, fiemap
 from csi_core.cli.main import main
-from csi_core.errors import FailedPrecondition
-from csi_core.testing.devices import scratch_directory, xfs_filesystem
+from csi_core.errors import ConfigError, FailedPrecondition, Unavailable
+from csi_core.testing.devices import ext4_filesystem, scratch_directory, xfs_filesystem
 
-from .cluster import MIB, RAW, Cluster, read_block, write_block
+from .cluster import MIB, RAW, Cluster, NodeHost, read_block, write_block
 from .conftest import take_down
 from .extent_pools import free_bytes_are_zeros
 
@@ -42,9 +47,7 @@ def directory(host: Path) -> Iterator[Path]:
     directory = host / "pool"
     directory.mkdir()
     yield directory
-    for left in directory.iterdir():
-        left.unlink()
-    directory.rmdir()
+    shutil.rmtree(directory)
 
 
 @pytest.fixture
@@ -239,6 +242,109 @@ def on_a_terminal(*arguments: str) -> str:
         os.close(ours)
         assert process.wait(10) == 0, shown
     return shown.decode()
+
+
+def test_a_server_waits_for_its_pool_to_be_made(
+    pool: Run, options: dict[str, object], directory: Path, serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must run for the command to be given in its container; and it may look while the command is at work."""
+    with pytest.raises(Unavailable, match="csi-core pool create p"):
+        serve()
+    assert list(directory.iterdir()) == [], "nothing was written: it may be the mount point of a missing disk"
+    tried = []
+
+    def meanwhile(*_: object, real=preparing._zeroed, **__: object) -> None:
+        with pytest.raises(Unavailable, match="csi-core pool create p"):
+            serve()
+        tried.append(pool("create", code=1))
+        tried.append(pool("grow", code=1))
+        real(*_, **__)
+
+    monkeypatch.setattr(preparing, "_zeroed", meanwhile)
+    assert "32 MiB" in pool("create")
+    assert len(tried) == 2
+    assert all("another csi-core pool create or grow is at work" in said for said in tried)
+    thick(serve(), "a", 16 * MIB)
+    assert "made already" in pool("create"), "while it is served"
+
+
+def test_a_segment_that_the_filesystem_cannot_hold_takes_nothing(pool: Run, options: dict[str, object]) -> None:
+    with ext4_filesystem(60 * MIB) as other:
+        segment = {"path": str(other / "one"), "size": "1Gi"}
+        options["segments"] = [segment]
+        assert "No space left on device" in pool("create", code=1)
+        segment["size"] = "20Mi"
+        assert "19 MiB" in pool("create")
+        segment["size"] = "1Gi"
+        assert "No space left on device" in pool("grow", code=1)
+        assert (other / "one").stat().st_size == 20 * MIB
+        segment["size"] = "30Mi"
+        assert "10 MiB" in pool("grow")
+
+
+def test_only_create_makes_a_database(pool: Run, options: dict[str, object], directory: Path) -> None:
+    """On the mount point of a missing disk it would pass for the pool's."""
+    for command in ("grow", "show", "check", "defrag"):
+        assert "csi-core pool create" in pool(command, code=1)
+    options["requireMount"] = True
+    assert "nothing is mounted there" in pool("create", code=1)
+    options["requireMount"] = False
+    segments = options.pop("segments")
+    assert "segments" in pool("create", code=1)
+    assert list(directory.iterdir()) == []
+    options["segments"] = segments
+
+
+def test_a_pool_whose_database_is_missing_is_not_made_anew(pool: Run, directory: Path, serve) -> None:
+    pool("create")
+    cluster = serve()
+    volume = thick(cluster, "a", 16 * MIB)
+    cluster.backend.stop()
+    (directory / "pool.db").rename(directory / "saved")
+    with pytest.raises(Unavailable, match="where a disk must be mounted first"):
+        LoopBackend(cluster.options).start(NodeHost())
+    assert "segment 0 of pool" in pool("create", code=1)
+    with pytest.raises(Unavailable, match="where a disk must be mounted first"):
+        LoopBackend(cluster.options).start(NodeHost())
+    (directory / "saved").rename(directory / "pool.db")
+    cluster.start()
+    assert cluster.backend.list_volumes("", 2).entries == (volume,)
+
+
+def test_a_segment_under_a_new_name_is_known_by_its_label(
+    pool: Run, options: dict[str, object], directory: Path
+) -> None:
+    pool("create")
+    (directory / "one").rename(directory / "moved")
+    options["segments"][0]["path"] = str(directory / "moved")  # type: ignore[index]
+    assert "segment 0 of this pool already" in pool("grow", "--force", code=1)
+    with closing(sqlite3.connect(directory / "pool.db")) as database, database:
+        database.execute("UPDATE segment SET path = ? WHERE number = 0", (str(directory / "moved"),))
+    assert "at their full length" in pool("grow")
+
+
+def test_a_pool_with_images_is_not_made_a_packed_one(
+    pool: Run, options: dict[str, object], serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_LOCK_WAIT_S", 0.2)
+    segments = options.pop("segments")
+    options["layout"] = "images"
+    cluster = serve()
+    packed = {"layout": "extents", "segments": segments}
+    options |= packed
+    assert "served by another process" in pool("create", code=1), "the server's configuration is the old one"
+    volume = cluster.create("a", MIB)
+    cluster.snapshot("s", volume)
+    cluster.delete(volume)
+    cluster.settled()
+    cluster.backend.stop()
+    assert "this pool holds images" in pool("create", code=1)
+    with pytest.raises(ConfigError, match="layout must be images"):
+        LoopBackend({"pools": {"p": options}}).start(NodeHost())
+    del options["segments"]
+    options["layout"] = "images"
+    cluster.start()
+    assert len(cluster.backend.list_snapshots("", 2, "").entries) == 1
 
 
 def test_what_is_there_is_not_overwritten_unless_told(pool: Run, directory: Path) -> None:
