@@ -79,6 +79,7 @@ class CopyUnderWay(Protocol):
 
         Raises:
             TimedOut: it was not done at that moment.
+            Busy: the source has grown since the copy was begun.
         """
 
     def finish(self) -> None:

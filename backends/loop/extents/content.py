@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from backends.loop.comparing import differing_blocks
@@ -76,24 +76,28 @@ class ContentCopy:
     """A full copy of all that is not zero; the target reads as zeros before. See ``CopyUnderWay``."""
 
     def __init__(
-        self, source: Content | None, target: Content, size_bytes: int, pace: Pace | Unpaced | None = None
+        self,
+        find_source: Callable[[], Content] | None,
+        target: Content,
+        size_bytes: int,
+        pace: Pace | Unpaced | None = None,
     ) -> None:
-        """Raises Busy: an elastic source has grown since the target was placed.
-
-        ``pace`` spares others, where nobody is held meanwhile.
-        """
+        """``pace`` spares others, where nobody is held meanwhile."""
         self._pace = pace or Unpaced()
-        self._source = source
+        self._find_source = find_source
         self._target = target
-        self._size_bytes = min(size_bytes, source.size_bytes) if source else 0
-        if target.size_bytes < self._size_bytes:
-            raise Busy("the volume has grown at this moment; repeat the call")
+        self._size_bytes = size_bytes
 
     def run(self, give_up_at: float | None, check: Check = lambda: None) -> bool:
-        if self._source is None:
+        """As in ``CopyUnderWay``. Raises Busy: an elastic source has grown since the target was placed."""
+        if self._find_source is None:
             return True
+        source = self._find_source()  # not before: an elastic one grows until it is frozen
+        size_bytes = min(self._size_bytes, source.size_bytes)
+        if self._target.size_bytes < size_bytes:
+            raise Busy("the volume has grown at this moment; repeat the call")
         buffer = aligned_buffer(_SLICE_BYTES)
-        for offset, segment, at, length in self._source.slices(0, self._size_bytes):
+        for offset, segment, at, length in source.slices(0, size_bytes):
             if give_up_at is not None and time.monotonic() >= give_up_at:
                 raise TimedOut("the copy took longer than writers may be held")
             check()

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from backends.loop.extents.content import ContentCopy
@@ -85,7 +86,7 @@ def _moved(pool: Pool, layout: ExtentsLayout, key: str, progress: Callable[[str]
             fault("extents.move.after_begin")
         try:
             progress(key)
-            copy = ContentCopy(layout.content(key), layout.content(other), size_bytes)
+            copy = ContentCopy(partial(layout.content, key), layout.content(other), size_bytes)
             copy.run(None)
             copy.finish()
             fault("extents.move.before_swap")

@@ -111,11 +111,15 @@ class Grower:
         self._volumes: dict[str, _Volume] = {}
 
     def watch(self, key: str, device: Path) -> None:
-        """Begin with a volume that is attached as ``device``; one that is watched already goes on."""
+        """Begin with a volume that is attached as ``device``; one that is watched as that already goes on."""
         with self._mutex:
-            if key not in self._volumes:
-                self._volumes[key] = _Volume(self._pool, key, device, self._room, self._host)
-                self._volumes[key].start()
+            known = self._volumes.get(key)
+            if known and known.device == device:
+                return
+            if known:  # it was detached by hand, and its device may be another volume's by now
+                known.stop()
+            self._volumes[key] = _Volume(self._pool, key, device, self._room, self._host)
+            self._volumes[key].start()
 
     def forget(self, key: str) -> bool:
         """End with a volume, and answer whether it was watched; from then on nothing of it is in use by us."""
@@ -146,7 +150,7 @@ class _Volume:
 
     def __init__(self, pool: str, key: str, device: Path, room: Room, host: Host) -> None:
         self._key = key
-        self._device = device
+        self.device = device
         self._room = room
         self._host = host
         self._stopping = threading.Event()
@@ -166,7 +170,7 @@ class _Volume:
 
     def let_go(self) -> None:
         """Nothing is left of it."""
-        writeback.let_go(self._device)
+        writeback.let_go(self.device)
 
     def _run(self) -> None:
         wait_s = 0.0
@@ -191,7 +195,7 @@ class _Volume:
 
     def _found(self) -> MountedFilesystem | None:
         """The filesystem, grown to a device that was lengthened before a process was killed."""
-        filesystem = self._host.filesystem_on(self._device)
+        filesystem = self._host.filesystem_on(self.device)
         if filesystem:
             filesystem.grow()
         return filesystem
@@ -212,9 +216,9 @@ class _Volume:
         if cached_bytes != self._cached_bytes:
             self._cached_bytes = cached_bytes
             if more:
-                writeback.hold(self._device, cached_bytes)
+                writeback.hold(self.device, cached_bytes)
             else:
-                writeback.let_go(self._device)
+                writeback.let_go(self.device)
         return more
 
     def _grow(self, filesystem: MountedFilesystem, pacing: Pacing) -> None:

@@ -245,7 +245,7 @@ def group_of(cluster: Cluster, name: str, *volumes: Volume) -> GroupSnapshotSpec
 def test_a_group_is_one_moment_across_its_members(cluster: Cluster) -> None:
     """A writer counts up in two volumes in turn; in the group the second may be at most one behind."""
     first, second = cluster.create("first"), cluster.create("second")
-    stop = threading.Event()
+    counts, stop = threading.Event(), threading.Event()
     with cluster.mounted(first) as one, cluster.mounted(second) as two:
 
         def count() -> None:
@@ -253,21 +253,24 @@ def test_a_group_is_one_moment_across_its_members(cluster: Cluster) -> None:
             while not stop.is_set():
                 number += 1
                 for tree in (one, two):
-                    with (tree / "counter").open("w") as file:
-                        file.write(f"{number:08}")
-                        file.flush()
-                        os.fsync(file.fileno())
+                    # In place: between a truncation and the write after it, too, may be the moment.
+                    file = os.open(tree / "counter", os.O_WRONLY | os.O_CREAT)
+                    os.pwrite(file, f"{number:08}".encode(), 0)
+                    os.fsync(file)
+                    os.close(file)
+                if number > 1:
+                    counts.set()
 
         writer = threading.Thread(target=count)
         writer.start()
-        time.sleep(0.3)
+        assert counts.wait(30)
         group = cluster.backend.create_group_snapshot(group_of(cluster, "group", first, second)).value
         stop.set()
         writer.join()
     values = []
     for number, snapshot in enumerate(sorted(group.snapshots, key=lambda s: s.volume_handle != first.handle)):
         with cluster.mounted(cluster.create(f"copy-{number}", source=snapshot)) as tree:
-            values.append(int((tree / "counter").read_text() or "0"))
+            values.append(int((tree / "counter").read_text()))
     assert values[0] > 1
     assert values[0] - values[1] in (0, 1)
     assert cluster.backend.get_group_snapshot(group.handle) == group

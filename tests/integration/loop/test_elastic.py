@@ -204,6 +204,31 @@ def test_a_frozen_volume_keeps_no_other_from_growing(make_elastic: MakeElastic) 
 
 
 @pytest.mark.usefixtures("little_slack")
+def test_a_snapshot_holds_all_of_a_volume_that_grows_until_it_is_frozen(
+    make_elastic: MakeElastic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = make_elastic(1500 * MIB)
+    volume = cluster.create("db", 380 * MIB, capability=XFS, initialSize="320Mi")
+    key = cluster.key(volume)
+
+    def frozen(_: NodeHost, devices: tuple[Path, ...], limit_s: float, freeze=NodeHost.frozen):
+        cluster.pool.layout.lengthen(key, 360 * MIB)
+        filesystem = NodeHost().filesystem_on(devices[0])
+        assert filesystem
+        filesystem.grow()
+        return freeze(NodeHost(), devices, limit_s)
+
+    with cluster.mounted(volume, "xfs"):
+        monkeypatch.setattr(NodeHost, "frozen", frozen)
+        with pytest.raises(Busy, match="has grown"):
+            cluster.snapshot("s", volume)
+        snapshot = cluster.snapshot("s", volume)
+    restored = cluster.create("restored", 380 * MIB, source=snapshot, capability=XFS)
+    with cluster.mounted(restored, "xfs") as directory:
+        assert free_bytes(directory) > 250 * MIB
+
+
+@pytest.mark.usefixtures("little_slack")
 def test_killed_at_each_step_of_a_growth_it_goes_on_after_the_start(
     make_elastic: MakeElastic, monkeypatch: pytest.MonkeyPatch
 ) -> None:

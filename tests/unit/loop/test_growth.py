@@ -120,6 +120,23 @@ def test_all_of_the_pool_is_used_before_it_is_full_and_the_volume_goes_on_when_t
     assert threading.active_count() == 1 or not [t for t in threading.enumerate() if t.name.startswith("loop-grow")]
 
 
+def test_a_volume_that_was_detached_by_hand_is_watched_on_its_new_device() -> None:
+    volume = Simulated(room_bytes=CLAIMED_BYTES)
+    seen: list[Path] = []
+
+    def filesystem_on(device: Path) -> Simulated:
+        seen.append(device)
+        return volume
+
+    volume.filesystem_on = filesystem_on  # type: ignore[method-assign]
+    grower = watched(volume)
+    eventually(lambda: seen)
+    grower.watch("v-1", Path("/dev/loop98"))
+    eventually(lambda: seen[-1] == Path("/dev/loop98"))
+    grower.stop()
+    assert seen == sorted(seen, reverse=True), "nobody looks at the old one, which may be another's by now"
+
+
 def test_a_filesystem_that_may_not_grow_is_a_problem_of_its_volume() -> None:
     volume = Simulated(room_bytes=8 * GIB)
     volume.refuses_growth = True
