@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import structlog
 
-from backends.lvm import devicemapper, fronts, tags, wiping
+from backends.lvm import devicemapper, fronts, names, tags, wiping
 from backends.lvm.deviceclass import DeviceClass
 from backends.lvm.devicemapper import Device
 from backends.lvm.records import Record
-from csi_core.errors import FailedPrecondition, NotFound
+from csi_core.errors import CallError, FailedPrecondition, NotFound
 from csi_core.faults import fault
 from csi_core.model import BlockSource
 
@@ -43,6 +43,7 @@ def detach(cls: DeviceClass, key: str) -> None:
     fault("lvm.detach.before_close")
     fronts.close(cls, key)
     fault("lvm.detach.after_close")
+    _note_lost(cls, key)
     try:
         cls.deactivate_unused(key)
     except (FailedPrecondition, NotFound) as error:
@@ -70,6 +71,21 @@ def mark_formatted(cls: DeviceClass, key: str, fs_type: str) -> None:
     fault("lvm.format.before_tag")
     cls.retag(key, add=tags.encode({"formatted": fs_type}))
     fault("lvm.format.after_tag")
+
+
+def _note_lost(cls: DeviceClass, key: str) -> None:
+    """Record which copy-on-write snapshots ran full: of one that is not active nothing else tells."""
+    origin = names.lv_name(key)
+    targets = devicemapper.targets(names.dm_name(cls.options.volume_group, origin))
+    if not any(target.kind == "snapshot-origin" for target in targets):
+        return  # it has none; no report is needed to say so
+    for snapshot in cls.reports.current().snapshots_of.get(origin, ()):
+        if not snapshot.ready or "lost" in snapshot.fields or cls.fill(snapshot) is not None:
+            continue
+        try:
+            cls.retag(snapshot.key, add=tags.encode({"lost": "1"}))
+        except CallError as error:
+            _log.warning("lost snapshot cannot be marked so", snapshot=snapshot.key, error=str(error))
 
 
 def _unblank(cls: DeviceClass, record: Record, device: Device) -> None:

@@ -43,13 +43,14 @@ class DeviceClasses(Stores[DeviceClass]):
         """Look at every group, and go on with what was half done in it. One that is missing keeps no other waiting.
 
         Raises:
-            Unavailable: not one of them is there.
+            Unavailable: not one of them is there, or another process serves one.
         """
         missing: list[Unavailable] = []
         try:
             for name in sorted(self._options.classes):
                 cls = DeviceClass(name, self._options.classes[name], self._options.device_filter)
                 self.add(cls)
+                cls.lock()
                 try:
                     fronts.resume_all(cls)
                     cls.activate_pools()

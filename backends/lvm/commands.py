@@ -24,9 +24,11 @@ __all__ = ["LogicalVolumeExists", "Lvm"]
 _CHANGE_TIMEOUT_S: Final = 120.0
 _REPORT_TIMEOUT_S: Final = 60.0
 _CONFIG: Final = (
-    # There is no udev in a container to wait for: LVM makes its device nodes itself.
-    "activation { udev_sync=0 udev_rules=0 monitoring=0 } devices { obtain_device_list_from_udev=0 "
-    'external_device_info_source="none" @FILTER@ } backup { backup=0 archive=0 } global { event_activation=0 }'
+    # There is no udev in a container to wait for: LVM makes its device nodes itself. When a thin pool takes no more is
+    # said by stopAt: a threshold in the host's file is for dmeventd, and would have LVM refuse what there is room for.
+    "activation { udev_sync=0 udev_rules=0 monitoring=0 thin_pool_autoextend_threshold=100 } "
+    'devices { obtain_device_list_from_udev=0 external_device_info_source="none" @FILTER@ } '
+    "backup { backup=0 archive=0 } global { event_activation=0 }"
 )
 _ENVIRONMENT: Final = {"LVM_SUPPRESS_FD_WARNINGS": "1"}
 
@@ -49,6 +51,7 @@ _MEANINGS: Final[tuple[tuple[re.Pattern[str], type[CallError], str], ...]] = tup
         (r"(refusing activation of|cannot activate) partial|partial lv|missing pv|pvs? (are|is) missing|"
          r"couldn't find device with uuid", Unavailable,
          "a disk of the volume group is missing: bring it back, or repair the group (lvconvert --repair, vgreduce)"),
+        (r"volume group .* is exported", Unavailable, "take it back (vgimport)"),
         (r"failed to find logical volume", NotFound, ""),
         (r"can't get lock|resource temporarily unavailable|giving up waiting for lock", Busy, "repeat the call"),
         (r"in use|is used by another device|device or resource busy", FailedPrecondition,

@@ -76,7 +76,7 @@ def thin_snapshot(
     with cls.pool_of(source).admitted(size_bytes, single_tenant=cls.options.single_tenant):
         fault("lvm.thin_snapshot.before_lvcreate")
         arguments = ["--snapshot", "--activate=n", "--setactivationskip=y", permission]
-        lvcreate(cls, key, {**fields, **state}, *arguments, cls.lvm.path(source.lv.name))
+        lvcreate(cls, key, {**fields, **state}, *arguments, cls.lvm.path(source.lv.name), thin=True)
         fault("lvm.thin_snapshot.after_lvcreate")
         if grows:
             cls.lvm.change("lvextend", f"--size={size_bytes}b", cls.lvm.path(names.lv_name(key)))
@@ -144,7 +144,8 @@ def _copy(
         state = {"state": "creating"}
         with room(cls, parameters, size_bytes):
             fault("lvm.copy.before_lvcreate")
-            lvcreate(cls, key, {**fields, **state}, *create_arguments(cls, parameters, size_bytes))
+            made = create_arguments(cls, parameters, size_bytes)
+            lvcreate(cls, key, {**fields, **state}, *made, thin=parameters.thin)
             fault("lvm.copy.after_lvcreate")
         with _still(cls, key, source) as origin, cls.active(key) as target:
             fault("lvm.copy.before_data")
@@ -190,7 +191,7 @@ def _still(cls: DeviceClass, target_key: str, source: Record) -> Iterator[Device
             with cls.hold("copy", key):
                 with fronts.still(cls, [source.key]):
                     fault("lvm.copy.before_still")
-                    lvcreate(cls, key, fields, *arguments)
+                    lvcreate(cls, key, fields, *arguments, thin=source.lv.thin)
                     fault("lvm.copy.after_still")
                 with _readable(cls, key, key if source.lv.thin else source.key) as device:
                     yield device

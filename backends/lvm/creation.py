@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 from backends.lvm import names, tags
 from backends.lvm.deviceclass import DeviceClass
-from backends.lvm.options import LvmParameters
+from backends.lvm.extents import taken_bytes
+from backends.lvm.options import RAID_OPTIONS, THICK_OPTIONS, LvmParameters
 from backends.lvm.records import Record, now_us, parameter_fields
 from csi_core.errors import NoSpace
 from csi_core.model import VolumeSpec
 
-__all__ = ["create_arguments", "lvcreate", "recorded_parameters", "room", "volume_fields"]
+__all__ = ["beside_spare", "create_arguments", "lvcreate", "recorded_parameters", "room", "volume_fields"]
+
+_MIRROR: Final = "--type=raid1"
 
 
 def volume_fields(spec: VolumeSpec, parameters: LvmParameters) -> dict[str, str]:
@@ -27,15 +31,17 @@ def volume_fields(spec: VolumeSpec, parameters: LvmParameters) -> dict[str, str]
     return fields
 
 
-def lvcreate(cls: DeviceClass, key: str, fields: Mapping[str, str], *arguments: str) -> None:
-    """Run lvcreate for an LV of ours, tags and all in one change of the group.
+def lvcreate(cls: DeviceClass, key: str, fields: Mapping[str, str], *arguments: str, thin: bool = False) -> None:
+    """Run lvcreate for an LV of ours, with its tags from its first moment, and what the class adds for such LVs.
 
     Raises:
         LogicalVolumeExists: there is one of that name.
         NoSpace: no room.
     """
+    refused = THICK_OPTIONS if thin else () if _MIRROR in arguments else RAID_OPTIONS
+    options = [option for option in cls.options.create_options if option.partition("=")[0] not in refused]
     added = [f"--addtag={tag}" for tag in tags.encode(fields)]
-    cls.lvm.change("lvcreate", f"--name={names.lv_name(key)}", *cls.options.create_options, *added, *arguments)
+    cls.lvm.change("lvcreate", f"--name={names.lv_name(key)}", *options, *added, *arguments)
 
 
 @contextmanager
@@ -51,15 +57,30 @@ def room(cls: DeviceClass, parameters: LvmParameters, size_bytes: int, present_b
         with cls.pool(parameters).admitted(size_bytes, present_bytes, single_tenant=cls.options.single_tenant):
             yield
         return
-    if cls.options.spare:
-        copies_made = parameters.mirrors + 1 if parameters.type == "raid1" else 1
-        left = cls.reports.current().free_bytes - cls.options.spare
-        if (size_bytes - present_bytes) * copies_made > left:
+    report = cls.reports.latest()
+    taken, present = (taken_bytes(report, parameters, size) for size in (size_bytes, present_bytes))
+    with beside_spare(cls, taken - present):
+        yield
+
+
+@contextmanager
+def beside_spare(cls: DeviceClass, needed_bytes: int) -> Iterator[None]:
+    """Take so much of the group's free space within, one taker at a time where some of it is to be left.
+
+    Raises:
+        NoSpace: it would have to come from what is set aside.
+    """
+    if not cls.options.spare:
+        yield
+        return
+    with cls.spare_turns:
+        left_bytes = cls.reports.current().free_bytes - cls.options.spare
+        if needed_bytes > left_bytes:
             raise NoSpace(
-                f"no room: {(size_bytes - present_bytes) * copies_made} bytes are needed, {max(0, left)} left in "
-                f"volume group {cls.lvm.volume_group} beside the {cls.options.spare} set aside (spare)"
+                f"no room: {needed_bytes} bytes are needed, {max(0, left_bytes)} left in volume group "
+                f"{cls.lvm.volume_group} beside the {cls.options.spare} set aside (spare)"
             )
-    yield
+        yield
 
 
 def create_arguments(cls: DeviceClass, parameters: LvmParameters, size_bytes: int) -> list[str]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import structlog
 
-from backends.lvm import devicemapper, names
-from backends.lvm.commands import Lvm
+from backends.lvm import devicemapper, names, tags
+from backends.lvm.commands import LogicalVolumeExists, Lvm
 from backends.lvm.devicemapper import Device
+from backends.lvm.lock import locked
 from backends.lvm.options import ClassOptions, LvmParameters
 from backends.lvm.pools import ThinPool
-from backends.lvm.records import Record
+from backends.lvm.records import Record, now_us
 from backends.lvm.report import Report, Reports
+from backends.lvm.turns import Turns
 from csi_core.background import BackgroundWork
-from csi_core.errors import CallError, FailedPrecondition, InvalidArgument, NotFound, StorageFailure
+from csi_core.errors import CallError, CommandFailed, FailedPrecondition, InvalidArgument, NotFound, StorageFailure
 from csi_core.faults import fault
 from csi_core.locks import Held, Key, KeyedLocks
 from csi_core.model import Volume
@@ -40,6 +43,7 @@ class DeviceClass:
         options: its configuration.
         lvm: its commands; reports: what they say of it.
         pools: its thin pools by name.
+        spare_turns: held while space is taken of a group of which some is to be left.
         copies, wipes: long work by the key of what it makes or removes, which outlives the call that began it.
     """
 
@@ -47,22 +51,35 @@ class DeviceClass:
         self.name = name
         self.options = options
         self.lvm = Lvm(options.volume_group, device_filter)
-        self.reports = Reports(self.lvm)
+        self.reports = Reports(self.lvm, free_runs=options.allocation == "contiguous")
         self.pools = {
             pool: ThinPool(options.volume_group, pool, settings, self.reports)
             for pool, settings in options.thin_pools.items()
         }
+        self.spare_turns = Turns()
         self.copies = BackgroundWork(_COPIES_AT_ONCE, _PATIENCE_S)
         self.wipes = BackgroundWork(_WIPES_AT_ONCE, _PATIENCE_S)
         self._users: Counter[str] = Counter()
         self._users_mutex = threading.Lock()
         self._locks = KeyedLocks()
         self._listed: tuple[Report, tuple[Volume, ...]] | None = None
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Keep every other process from serving the group, until it is closed.
+
+        Raises:
+            Unavailable, StorageFailure: as :func:`backends.lvm.lock.locked`.
+        """
+        self._lock = locked(self.options.volume_group)
 
     def close(self) -> None:
         """Stop all long work; the next start goes on with it."""
         self.copies.stop()
         self.wipes.stop()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def hold(self, doing: str, *keys: str, shared: Sequence[str] = ()) -> Held:
         """Work on the LVs ``keys`` alone, and on ``shared`` beside others who read them.
@@ -171,11 +188,26 @@ class DeviceClass:
         """How full a copy-on-write snapshot is, as a share; None where it ran full and is lost. 0 for any other."""
         if not record.copy_on_write:
             return 0.0
+        if "lost" in record.fields:
+            return None
         for target in devicemapper.targets(names.dm_name(self.options.volume_group, record.lv.name)):
             used, _, total = target.text.partition(" ")[0].partition("/")
             return int(used) / int(total) if total else None  # else "Invalid", "Overflow", "Merge failed"
         # Not active, so nothing has changed since LVM looked at it.
         return None if record.lv.attributes[4:5] in "IS" else (record.lv.data_percent or 0.0) / 100
+
+    def failed_legs(self, record: Record) -> str:
+        """The kernel's letter for each disk of an active mirror of which one has failed (D), such as AD; "" otherwise.
+
+        LVM learns of it late.
+        """
+        if "raid" not in record.lv.layout:
+            return ""
+        for target in devicemapper.targets(names.dm_name(self.options.volume_group, record.lv.name)):
+            words = target.text.split()
+            if target.kind == "raid" and len(words) > 2 and "D" in words[2]:
+                return words[2]
+        return ""
 
     @contextmanager
     def active(self, key: str) -> Iterator[Device]:
@@ -210,19 +242,45 @@ class DeviceClass:
         with self._users_mutex:
             device = self.device(key)
             if device is None:
-                path = self.lvm.path(names.lv_name(key))
-                self.lvm.change("lvchange", "--activate=y", "--ignoreactivationskip", path)
+                activate = "--activate=y", "--ignoreactivationskip", self.lvm.path(names.lv_name(key))
+                try:
+                    self.lvm.change("lvchange", *activate)
+                except CommandFailed:
+                    if not self._send_pending(key):
+                        raise
+                    self.lvm.change("lvchange", *activate)
                 device = self.device(key)
         if device is None:
-            raise StorageFailure(f"LVM says that {names.lv_name(key)} is active, and it has no device")
+            raise StorageFailure(
+                f"LVM says that {names.lv_name(key)} is active, and it has no device; does volume_list in lvm.conf "
+                "leave it out?"
+            )
         return device
+
+    def _send_pending(self, key: str) -> bool:
+        """Have LVM tell a thin pool what it has not told it yet; answer False where ``key`` is in none.
+
+        lvcreate notes a thin LV in the group, then has the pool make it. Where it was killed in between, LVM makes up
+        for that at the next lvcreate or lvremove in the pool, and at no activation.
+        """
+        record = self.reports.current().records.get(key)
+        if record is None or not record.lv.thin:
+            return False
+        name = names.lv_name(names.make_key("t", f"pending/{record.lv.pool}"))
+        added = [f"--addtag={tag}" for tag in tags.encode({"made": str(now_us()), "state": "deleting"})]
+        size = f"--virtualsize={record.lv.size_bytes}b"
+        shape = ["--activate=n", "--type=thin", f"--thinpool={record.lv.pool}", size]
+        with suppress(LogicalVolumeExists):  # that of a driver that was killed here
+            self.lvm.change("lvcreate", f"--name={name}", *added, *shape, self.lvm.volume_group)
+        self.lvm.change("lvremove", self.lvm.path(name))
+        return True
 
     def retag(self, key: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
         """Change the LV's tags, in one change of the group."""
         lv = names.lv_name(key)
-        tags = [*(f"--addtag={tag}" for tag in add), *(f"--deltag={tag}" for tag in remove)]
+        changes = [*(f"--addtag={tag}" for tag in add), *(f"--deltag={tag}" for tag in remove)]
         with self.reports.retagging(lv, add, remove):
-            self.lvm.change("lvchange", *tags, self.lvm.path(lv))
+            self.lvm.change("lvchange", *changes, self.lvm.path(lv))
 
 
 def visible_snapshot(report: Report, key: str) -> Record | None:

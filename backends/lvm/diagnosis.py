@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from backends.lvm import devicemapper, names, removal
+from backends.lvm import names, removal
 from backends.lvm.deviceclass import DeviceClass, group_complete, group_members
 from backends.lvm.pools import PoolStatus, ThinPool
 from backends.lvm.records import Record
@@ -36,6 +36,9 @@ def group_health(cls: DeviceClass) -> Iterator[HealthProblem]:
             f"volume group {group} misses {len(missing)} of {len(report.disks)} disks; bring them back, or repair it"
         )
         yield HealthProblem(HealthKind.DEGRADED, "PhysicalVolumeMissing", message)
+    if report.exported:
+        message = f"volume group {group} is exported, and none of its volumes can be used; take it back (vgimport)"
+        yield HealthProblem(HealthKind.INACCESSIBLE, "VolumeGroupExported", message)
     if report.metadata_share >= _METADATA_WARN_SHARE:
         message = (
             f"the metadata area of volume group {group} is {report.metadata_share:.0%} full; when it is full no volume "
@@ -106,22 +109,13 @@ def repair(cls: DeviceClass, finding: Finding) -> bool:
 
 def _lv_problems(cls: DeviceClass, record: Record) -> Iterator[HealthProblem]:
     raid = "raid" in record.lv.layout
-    degraded = record.lv.health or (_raid_degraded(cls, record) if raid else "")
+    degraded = record.lv.health or (f"disks {failed}" if (failed := cls.failed_legs(record)) else "")
     if record.lv.partial and not raid:
         message = f"a disk of {record.key} is missing; bring it back, or restore the volume from a backup"
         yield HealthProblem(HealthKind.INACCESSIBLE, "PhysicalVolumeMissing", message)
     elif degraded:
         message = f"the mirror of {record.key} is not whole ({degraded}); see to its disk (lvconvert --repair)"
         yield HealthProblem(HealthKind.DEGRADED, "MirrorDegraded", message)
-
-
-def _raid_degraded(cls: DeviceClass, record: Record) -> str:
-    """What the kernel says of a mirror's disks, where one has failed: LVM learns of it late."""
-    for target in devicemapper.targets(names.dm_name(cls.options.volume_group, record.lv.name)):
-        words = target.text.split()
-        if target.kind == "raid" and len(words) > 2 and "D" in words[2]:
-            return f"disks {words[2]}"
-    return ""
 
 
 def _snapshot_problems(cls: DeviceClass, record: Record) -> Iterator[HealthProblem]:

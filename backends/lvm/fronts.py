@@ -33,6 +33,8 @@ __all__ = ["close", "fit", "opened", "resume_all", "still"]
 _log = structlog.get_logger(__name__)
 _SECTOR_BYTES: Final = 512
 _LV_UUID_CHARACTERS: Final = 32
+_LAYERS: Final = ("-real", "-cow", "-tpool")
+"""What LVM puts below an LV: of an origin, of a copy-on-write snapshot, of a thin pool."""
 _BUSY_WAIT_S: Final = 2.0
 _BUSY_POLL_S: Final = 0.05
 
@@ -120,12 +122,31 @@ def still(cls: DeviceClass, keys: Sequence[str]) -> Iterator[None]:
 
 
 def resume_all(cls: DeviceClass) -> None:
-    """Let go what a process that was killed has held."""
-    for record in cls.reports.current().records.values():
+    """Let go what a process that was killed has held: LVs that one of LVM's was changing, then fronts of ours.
+
+    LVM suspends an LV and what it lies on while it changes them, and where its command dies (with the container, or of
+    a lack of memory) all I/O waits for ever. A refresh has LVM's lock, so it comes after whoever is alive and at it.
+    """
+    records = cls.reports.current().records.values()
+    for name in (*cls.pools, *(record.lv.name for record in records)):
+        _refresh_held(cls, name)
+    for record in records:
         front = cls.front(record.key) if names.kind_of(record.key) == "v" else None
         if front is not None and front.suspended:
             devicemapper.resume(front.name)
             _log.warning("let go a volume that was left held", volume=record.key)
+
+
+def _refresh_held(cls: DeviceClass, lv: str) -> None:
+    name = names.dm_name(cls.options.volume_group, lv)
+    layers = (devicemapper.find(f"{name}{layer}") for layer in ("", *_LAYERS))
+    if not any(layer.suspended for layer in layers if layer is not None):
+        return
+    try:
+        cls.lvm.change("lvchange", "--refresh", cls.lvm.path(lv))
+        _log.warning("let go an LV that was left suspended", lv=cls.lvm.path(lv))
+    except CallError as error:
+        _log.error("an LV stays suspended, and all that use it wait", lv=cls.lvm.path(lv), error=str(error))
 
 
 def _fit(name: str, device: Device, size_bytes: int) -> None:

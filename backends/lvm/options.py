@@ -11,7 +11,16 @@ from backends.lvm.names import front_name, lv_name, make_key
 from csi_core.handles import STORE_NAME
 from csi_core.parameters import FilesystemParameters, Parameters, SizeBytes, parse_size
 
-__all__ = ["ClassOptions", "LvmOptions", "LvmParameters", "LvmSnapshotParameters", "ThinPoolOptions", "cow_bytes"]
+__all__ = [
+    "RAID_OPTIONS",
+    "THICK_OPTIONS",
+    "ClassOptions",
+    "LvmOptions",
+    "LvmParameters",
+    "LvmSnapshotParameters",
+    "ThinPoolOptions",
+    "cow_bytes",
+]
 
 _LVM_NAME: Final = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}")
 _DM_NAME_BYTES: Final = 127
@@ -25,6 +34,10 @@ _CREATE_OPTIONS: Final = {
     "--regionsize": r"\d{1,6}[kKmM]?",
 }
 """The options of lvcreate that a class may add, with the form of their values; none changes what a volume is."""
+RAID_OPTIONS: Final = ("--maxrecoveryrate", "--minrecoveryrate", "--regionsize")
+"""Those of them that lvcreate takes for a mirror only, and refuses for all else."""
+THICK_OPTIONS: Final = (*RAID_OPTIONS, "--alloc")
+"""Those that it refuses for thin LVs, which take no extents."""
 
 
 class ThinPoolOptions(Parameters):
@@ -83,6 +96,12 @@ class ClassOptions(Parameters):
             if not re.fullmatch(_CREATE_OPTIONS[name], value) or value.startswith("csi."):
                 raise ValueError(f"{option!r}: {name} does not take this value; write it like {name}=VALUE")
         return given
+
+    @property
+    def allocation(self) -> str:
+        """LVM's policy by which extents are chosen."""
+        given = (option.partition("=") for option in self.create_options)
+        return next((policy for name, _, policy in given if name == "--alloc"), "normal")
 
     @model_validator(mode="after")
     def _pools(self) -> ClassOptions:

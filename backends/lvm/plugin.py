@@ -166,11 +166,9 @@ class LvmBackend:
         cls = self._classes.chosen(parameters.device_class)
         report = cls.reports.current()
         if not parameters.thin:
-            return extents.available(report, parameters, cls.options.spare)
-        available_bytes = cls.pool(parameters).available_bytes()
-        return Capacity(
-            available_bytes, available_bytes // report.extent_bytes * report.extent_bytes, report.extent_bytes
-        )
+            return extents.available(report, parameters, cls.options.spare, cls.options.allocation)
+        available_bytes = cls.pool(parameters).available_bytes() if report.takes_more else 0
+        return extents.available_thin(report, available_bytes)
 
     @hookimpl
     def expand_volume(self, handle: str, size: SizeRange) -> int:

@@ -68,7 +68,13 @@ class Record:
 
     @property
     def state(self) -> str:
-        """ "creating", "deleting", or "" for one that is in order."""
+        """ "creating", "deleting", or "" for one that is in order.
+
+        A copy-on-write snapshot is first an LV of its own, with all tags, and then made one in a second change of the
+        group. An lvcreate that was killed in between leaves the store alone, which holds nothing of its volume.
+        """
+        if "cow" in self.fields and not self.lv.origin:
+            return self.fields.get("state", "creating")
         return self.fields.get("state", "")
 
     @property

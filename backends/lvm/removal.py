@@ -23,7 +23,7 @@ from backends.lvm.deviceclass import DeviceClass, group_members
 from backends.lvm.records import Record
 from backends.lvm.report import Report
 from csi_core.background import Cancelled, Task
-from csi_core.errors import Busy, FailedPrecondition, NotFound
+from csi_core.errors import Busy, FailedPrecondition, NotFound, Unavailable
 from csi_core.faults import fault
 
 __all__ = [
@@ -54,8 +54,7 @@ def remove(cls: DeviceClass, key: str) -> None:
         return
     if record.state == "creating":
         cls.copies.cancel(key)
-    if record.ready:
-        refuse_used(cls, record)
+    refuse_used(cls, record)
     if record.lv.thin or _BLANK in record.fields:
         with cls.hold("delete", key):
             remove_at_once(cls, key)
@@ -68,8 +67,7 @@ def remove_at_once(cls: DeviceClass, key: str) -> None:
     record = cls.reports.current().records.get(key)
     if record is None:
         return
-    if record.ready:
-        refuse_used(cls, record)
+    refuse_used(cls, record)
     pool = cls.pools.get(record.lv.pool)
     fault("lvm.delete.before_remove")
     with pool.freed(record.lv.size_bytes) if pool else nullcontext():
@@ -88,9 +86,10 @@ def wipe_held(cls: DeviceClass, key: str, task: Task) -> None:
     record = cls.reports.current().records.get(key)
     if record is None:
         return
+    refuse_used(cls, record)
+    if record.lv.partial and record.fields.get("wipe") != "none":
+        raise _unwipeable(cls, record)
     if record.state != "deleting":
-        if record.ready:
-            refuse_used(cls, record)
         fault("lvm.delete.before_mark")
         cls.retag(key, add=tags.encode({"state": "deleting"}), remove=tags.encode({"state": "creating"}))
         fault("lvm.delete.after_mark")
@@ -106,19 +105,46 @@ def wipe_held(cls: DeviceClass, key: str, task: Task) -> None:
                 wiping.wipe(node, "zero", task)
             case _:
                 wiping.wipe(node, "discard", task)
+        if _leg_not_wiped(cls, record) and record.fields.get("wipe") != "none":
+            raise _unwipeable(cls, record)
         fault("lvm.delete.after_wipe")
         _lvremove(cls, key)
     fault("lvm.delete.after_wiped_remove")
 
 
+def _leg_not_wiped(cls: DeviceClass, record: Record) -> bool:
+    """Whether a disk of an active mirror has failed that has not been given up, which leaves errors in its place."""
+    for leg, state in enumerate(cls.failed_legs(record)):
+        image = names.dm_name(cls.options.volume_group, f"{record.lv.name}_rimage_{leg}")
+        if state == "D" and any(target.kind != "error" for target in devicemapper.targets(image)):
+            return True
+    return False
+
+
+def _unwipeable(cls: DeviceClass, record: Record) -> Unavailable:
+    """Its extents would be free for whoever creates next, and its data be readable when that disk is back."""
+    return Unavailable(
+        f"{record.key} cannot be wiped, because a disk of it is missing or fails: bring that back, or give it up for "
+        f"good (lvconvert --repair, vgreduce --removemissing --force {cls.lvm.volume_group}); repeat the call then"
+    )
+
+
 def refuse_used(cls: DeviceClass, record: Record) -> None:
-    """Raise where an LV cannot be taken away.
+    """Raise where an LV cannot be taken away. Of one that was never finished nothing of ours depends.
 
     Raises:
         FailedPrecondition: it is attached on this node, or has copy-on-write snapshots.
         Busy: a copy reads it.
     """
     report = cls.reports.current()
+    if stranger := report.strangers_on.get(record.lv.name):
+        # lvremove would take it along, and free what it has kept of this LV's data to whoever creates next.
+        raise FailedPrecondition(
+            f"{record.key} is the origin of {cls.lvm.path(stranger)}, which this driver has not made and which cannot "
+            "live without it; remove that first (lvremove)"
+        )
+    if not record.ready:
+        return
     for snapshot in report.snapshots_of.get(record.lv.name, ()):
         if names.kind_of(snapshot.key) == "t":
             raise Busy(f"{record.key} is being copied; repeat the call when that has ended")
@@ -160,15 +186,22 @@ def finish(cls: DeviceClass, key: str) -> None:
 
 def clear_away(cls: DeviceClass, key: str, task: Task) -> None:
     """Remove what was never finished, or is part of what was not."""
-    report = cls.reports.current()
-    record = report.records.get(key)
-    if record is None or (record.ready and not _of_unfinished_group(report, record)):
+    if _unfinished(cls, key) is None:
         return
     with cls.hold("clearing away", key):
-        if record.lv.thin:
+        record = _unfinished(cls, key)  # whoever held it until now may have finished it
+        if record is None:
+            return
+        if record.lv.thin or _BLANK in record.fields:
             remove_at_once(cls, key)
         else:
             wipe_held(cls, key, task)
+
+
+def _unfinished(cls: DeviceClass, key: str) -> Record | None:
+    report = cls.reports.current()
+    record = report.records.get(key)
+    return None if record is None or (record.ready and not _of_unfinished_group(report, record)) else record
 
 
 def _of_unfinished_group(report: Report, record: Record) -> bool:
@@ -177,7 +210,11 @@ def _of_unfinished_group(report: Report, record: Record) -> bool:
 
 
 def _lvremove(cls: DeviceClass, key: str) -> None:
-    try:
-        cls.lvm.change("lvremove", cls.lvm.path(names.lv_name(key)))
-    except NotFound:
-        _log.info("LV was gone already", lv=names.lv_name(key))
+    lv = names.lv_name(key)
+    # An lvcreate that was killed leaves what was to become checksums as LVs of their own, and their names taken.
+    parts = [part for part in cls.reports.current().volumes if part.startswith(f"{lv}_rimage_")]
+    for name in (*parts, lv):
+        try:
+            cls.lvm.change("lvremove", cls.lvm.path(name))
+        except NotFound:
+            _log.info("LV was gone already", lv=name)

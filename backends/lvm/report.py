@@ -21,7 +21,7 @@ __all__ = ["PhysicalVolume", "Report", "Reports"]
 _UNREADABLE_MAX_AGE_S: Final = 2.0
 _JSON_STARTS: Final = ("{", "}", "[", "]", ",", '"')
 _FIELDS: Final = {
-    "vg": "vg_name,vg_uuid,vg_seqno,vg_extent_size,vg_free,vg_mda_size,vg_mda_free",
+    "vg": "vg_name,vg_uuid,vg_seqno,vg_extent_size,vg_free,vg_mda_size,vg_mda_free,vg_exported",
     "pv": "pv_name,pv_free,pv_attr",
     "lv": "lv_name,lv_uuid,lv_size,lv_attr,lv_tags,origin,pool_lv,lv_layout,lv_health_status,"
     "data_percent,metadata_percent",
@@ -29,14 +29,17 @@ _FIELDS: Final = {
     "pvseg": "pvseg_start",
     "seg": "seg_start",
 }
+_FREE_RUNS: Final = "pv_name,pvseg_size,segtype"
+"""Instead, of pieces of disks, where it matters how long the free ones are."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhysicalVolume:
-    """A disk of the group."""
+    """A disk of the group. ``longest_run_bytes`` is 0 where nobody asked for it."""
 
     device: str
     free_bytes: int
+    longest_run_bytes: int
     allocatable: bool
     missing: bool
 
@@ -50,6 +53,7 @@ class Report:
         extent_bytes, free_bytes: the unit of all sizes, and what no LV has.
         metadata_share: how full the area is that LVM keeps all this in.
         disks: its physical volumes.
+        exported: whether an administrator has put it away to move it.
         volumes: all visible LVs by name, foreign ones too.
         records: those of ours by key, in the order of their keys.
         taken_s: when, by the monotonic clock.
@@ -61,6 +65,7 @@ class Report:
     free_bytes: int
     metadata_share: float
     disks: tuple[PhysicalVolume, ...]
+    exported: bool
     volumes: Mapping[str, LogicalVolume]
     records: Mapping[str, Record]
     taken_s: float
@@ -69,6 +74,11 @@ class Report:
         """The record of that key, where it is in order."""
         record = self.records.get(key)
         return record if record and record.ready else None
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether LVM makes or extends anything in the group: not while a disk is missing, nor while it is exported."""
+        return not self.exported and not any(disk.missing for disk in self.disks)
 
     @cached_property
     def snapshots_of(self) -> Mapping[str, tuple[Record, ...]]:
@@ -79,12 +89,36 @@ class Report:
                 found[record.lv.origin] = (*found.get(record.lv.origin, ()), record)
         return found
 
+    @cached_property
+    def strangers_on(self) -> Mapping[str, str]:
+        """Foreign LVs that cannot live without another, by the LV name of that one; one of them for each.
+
+        They are copy-on-write snapshots, and thin volumes that read a thick one. A thin snapshot of a thin volume
+        lives by itself.
+        """
+        ours = {record.lv.name for record in self.records.values()}
+        return {
+            lv.origin: lv.name
+            for lv in self.volumes.values()
+            if lv.origin and lv.name not in ours and not (lv.thin and self._thin(lv.origin))
+        }
+
+    def _thin(self, name: str) -> bool:
+        lv = self.volumes.get(name)
+        return lv is not None and lv.thin
+
 
 class Reports:
-    """The reports of one volume group."""
+    """The reports of one volume group.
 
-    def __init__(self, lvm: Lvm) -> None:
+    Args:
+        lvm: its commands.
+        free_runs: whether they are to say how much each disk has free in one piece.
+    """
+
+    def __init__(self, lvm: Lvm, *, free_runs: bool = False) -> None:
         self._lvm = lvm
+        self._fields = {**_FIELDS, "pvseg": _FREE_RUNS} if free_runs else _FIELDS
         self._last: Report | None = None
         self._loading = threading.Lock()
 
@@ -154,7 +188,7 @@ class Reports:
 
     def _load(self) -> Report:
         arguments = ["fullreport", self._lvm.volume_group, "--reportformat", "json", "--units", "b", "--nosuffix"]
-        for section, fields in _FIELDS.items():
+        for section, fields in self._fields.items():
             arguments += ["--configreport", section, "--options", fields]
         started_s = time.monotonic()
         report = parse(self._lvm.report(*arguments), started_s, self._last)
@@ -183,7 +217,8 @@ def parse(text: str, taken_s: float, before: Report | None = None) -> Report:
             extent_bytes=int(group["vg_extent_size"]),
             free_bytes=int(group["vg_free"]),
             metadata_share=_metadata_share(int(group["vg_mda_size"]), int(group["vg_mda_free"])),
-            disks=tuple(_disk(line) for line in found.get("pv", ())),
+            disks=_disks(found.get("pv", ()), found.get("pvseg", ()), int(group["vg_extent_size"])),
+            exported=bool(group["vg_exported"]),
             volumes=volumes,
             records=_records(volumes.values(), before.records if before else {}),
             taken_s=taken_s,
@@ -235,13 +270,22 @@ def _volume(line: Mapping[str, Any]) -> LogicalVolume:
     )
 
 
-def _disk(line: Mapping[str, Any]) -> PhysicalVolume:
-    attributes = line["pv_attr"]
-    return PhysicalVolume(
-        device=line["pv_name"],
-        free_bytes=int(line["pv_free"]),
-        allocatable=attributes[0] == "a",
-        missing="m" in attributes,
+def _disks(
+    lines: Iterable[Mapping[str, Any]], pieces: Iterable[Mapping[str, Any]], extent_bytes: int
+) -> tuple[PhysicalVolume, ...]:
+    longest: dict[str, int] = {}
+    for piece in pieces:
+        if piece.get("segtype") == "free":
+            longest[piece["pv_name"]] = max(longest.get(piece["pv_name"], 0), int(piece["pvseg_size"]) * extent_bytes)
+    return tuple(
+        PhysicalVolume(
+            device=line["pv_name"],
+            free_bytes=int(line["pv_free"]),
+            longest_run_bytes=longest.get(line["pv_name"], 0),
+            allocatable=line["pv_attr"][0] == "a",
+            missing="m" in line["pv_attr"],
+        )
+        for line in lines
     )
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from backends.lvm import copies, fronts, names, removal
 from backends.lvm.commands import LogicalVolumeExists
-from backends.lvm.creation import lvcreate, recorded_parameters
+from backends.lvm.creation import beside_spare, lvcreate, recorded_parameters
 from backends.lvm.deviceclass import DeviceClass, visible_snapshot
 from backends.lvm.options import LvmSnapshotParameters, cow_bytes
 from backends.lvm.records import Record, now_us, parameter_fields, shown_snapshot
 from backends.lvm.report import Report
-from csi_core.errors import AlreadyExists, Busy, InvalidArgument, NoSpace
+from csi_core.errors import AlreadyExists, Busy, InvalidArgument
 from csi_core.faults import fault
 from csi_core.model import Created, Existing, Outcome, Snapshot, SnapshotSpec
 
@@ -75,18 +75,12 @@ def take(
         return
     copies.refuse_checksums(cls, volume)
     store_bytes = cow_bytes(parameters.cow_size, volume.size_bytes)
-    if cls.options.spare:
-        left = cls.reports.current().free_bytes - cls.options.spare
-        if (store_bytes or volume.size_bytes) > left:
-            raise NoSpace(
-                f"no room for a copy-on-write snapshot of {volume.key}: {max(0, left)} bytes are left in volume group "
-                f"{cls.lvm.volume_group} beside those set aside (spare); ask for a smaller cowSize"
-            )
     room = f"--size={store_bytes}b" if store_bytes else "--extents=100%ORIGIN"
-    fault("lvm.snapshot.before_lvcreate")
-    # Writable, as far as LVM knows: it never is attached, and its store is to be wiped in the end.
-    lvcreate(cls, key, fields, "--snapshot", room, cls.lvm.path(volume.lv.name))
-    fault("lvm.snapshot.after_lvcreate")
+    with beside_spare(cls, store_bytes or volume.size_bytes):
+        fault("lvm.snapshot.before_lvcreate")
+        # Writable, as far as LVM knows: it never is attached, and its store is to be wiped in the end.
+        lvcreate(cls, key, {**fields, "cow": "1"}, "--snapshot", room, cls.lvm.path(volume.lv.name))
+        fault("lvm.snapshot.after_lvcreate")
 
 
 def snapshot_fields(volume: Record, more: Mapping[str, str]) -> dict[str, str]:

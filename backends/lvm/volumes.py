@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.lvm import copies, extents, fronts, names, removal
+from backends.lvm import copies, extents, fronts, names, removal, tags
 from backends.lvm.commands import LogicalVolumeExists
 from backends.lvm.creation import create_arguments, lvcreate, recorded_parameters, room, volume_fields
 from backends.lvm.deviceclass import DeviceClass
@@ -80,10 +80,16 @@ def _create_empty(cls: DeviceClass, spec: VolumeSpec, parameters: LvmParameters)
         fields = volume_fields(spec, parameters)
         if not parameters.thin:
             fields["blank"] = "1"
+        # A mirror takes lvcreate several changes of the group, and is none, or has no checksums, before the last.
+        state = {"state": "creating"} if parameters.type == "raid1" else {}
         with room(cls, parameters, size_bytes):
             fault("lvm.create.before_lvcreate")
-            lvcreate(cls, key, fields, *create_arguments(cls, parameters, size_bytes))
+            lvcreate(
+                cls, key, {**fields, **state}, *create_arguments(cls, parameters, size_bytes), thin=parameters.thin
+            )
             fault("lvm.create.after_lvcreate")
+        if state:
+            cls.retag(key, remove=tags.encode(state))
     return Volume(names.join(cls.name, key), spec.name, size_bytes, dict(spec.recorded))
 
 

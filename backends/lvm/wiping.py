@@ -14,8 +14,10 @@ from csi_core.errors import StorageFailure
 __all__ = ["wipe", "wipe_ends"]
 
 _STEP_BYTES: Final = 256 << 20
-_END_BYTES: Final = 1 << 20
-"""Every signature that blkid knows lies this near to one of the ends."""
+_HEAD_BYTES: Final = 4 << 20
+_TAIL_BYTES: Final = 2 << 20
+"""Every signature that blkid knows lies this near to one of the ends: as in :mod:`csi_core.node.filesystems`."""
+_ZEROS: Final = bytes(256 << 10)
 _KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -49,15 +51,20 @@ def wipe(device: Path, method: Literal["discard", "zero"], task: Task) -> None:
 def wipe_ends(device: Path) -> None:
     """Overwrite where signatures of filesystems, partition tables and RAID are; durable on return.
 
+    What is zero already is left alone: to a copy-on-write snapshot each write is one.
+
     Raises:
         StorageFailure: the device failed.
     """
     descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     try:
         size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
-        length = min(_END_BYTES, size_bytes)
-        for offset in (0, size_bytes - length):
-            _zeroed(descriptor, device, [_ZERO_RANGE], offset, length)
+        head, tail = (0, min(_HEAD_BYTES, size_bytes)), (max(0, size_bytes - _TAIL_BYTES), size_bytes)
+        for begin, end in (head, tail):
+            for offset in range(begin, end, len(_ZEROS)):
+                length = min(len(_ZEROS), end - offset)
+                if os.pread(descriptor, length, offset) != _ZEROS[:length]:
+                    _zeroed(descriptor, device, [_ZERO_RANGE], offset, length)
         os.fsync(descriptor)
     except OSError as error:
         raise StorageFailure(f"{device} cannot be wiped: {error.strerror}") from error

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from group_case import BLOCK, Open, lv_of
+from group_case import BLOCK, Open, lv_of, thin_pool
 from volume_group import MIB, lvm, volumes
 
 from backends.lvm import devicemapper, names
@@ -48,6 +48,23 @@ def test_what_was_left_held_is_let_go(opened: Open, group: str) -> None:
         assert found is not None
         assert not found.suspended
         content.write("data")
+
+
+def test_what_lvm_left_suspended_is_let_go(opened: Open, group: str) -> None:
+    """A command of LVM's that dies while it changes an LV that is in use: the next start lets the LV go."""
+    with thin_pool(group, 64) as settings:
+        case = opened({"type": "thin"}, **settings)
+        volume = case.create("data", BLOCK)
+        with case.attached(volume, BLOCK) as content:
+            held = names.dm_name(group, lv_of(volume)), f"{names.dm_name(group, 'pool')}-tpool"
+            for name in held:
+                devicemapper.suspend(name)
+            case.reopen()
+            for name in held:
+                found = devicemapper.find(name)
+                assert found is not None
+                assert not found.suspended
+            content.write("data")
 
 
 def test_what_is_on_an_attached_volume_is_seen(opened: Open) -> None:

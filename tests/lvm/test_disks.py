@@ -24,6 +24,7 @@ pytestmark = pytest.mark.needs_kernel("device-mapper")
 SIZE = 32 * MIB
 DISK_BYTES = 512 * MIB
 OFFSET_BYTES = 16 * MIB
+METADATA_BYTES = 8 * MIB
 SETTLE_S = 20.0
 FILL_IS_KNOWN_FOR_S = 1.5
 """The ledger asks how full a pool is once a second at most."""
@@ -47,12 +48,23 @@ class Leg:
 
     def becomes(self, target: str) -> None:
         """Change what it does; ``target`` as in a device-mapper table."""
+        self._becomes(f"0 {DISK_BYTES // 512} {target}")
+
+    def _becomes(self, table: str) -> None:
         dmsetup("suspend", "--nolockfs", "--noflush", self.name)
-        dmsetup("reload", self.name, "--table", f"0 {DISK_BYTES // 512} {target}")
+        dmsetup("reload", self.name, "--table", table)
         dmsetup("resume", self.name)
 
     def works(self) -> None:
         self.becomes(f"linear {self.start}")
+
+    def takes_no_data(self) -> None:
+        """It can be read, and its beginning be written, with LVM's metadata and a mirror's; all else is an error."""
+        first, offset = METADATA_BYTES // 512, OFFSET_BYTES // 512
+        self._becomes(
+            f"0 {first} linear {self.start}\n"
+            f"{first} {DISK_BYTES // 512 - first} flakey {self.disk} {offset + first} 0 86400 1 error_writes"
+        )
 
     def fails(self) -> None:
         """Every read and write is an error."""
@@ -117,6 +129,19 @@ def test_a_mirror_survives_the_loss_of_a_disk(legs: tuple[Leg, Leg]) -> None:
         assert health(case, volume, HealthKind.DEGRADED)
 
 
+def test_a_mirror_is_wiped_on_both_disks_or_not_removed(legs: tuple[Leg, Leg]) -> None:
+    """A disk that takes no writes would keep the data, for whoever creates next once it works again."""
+    with volume_group_on(legs), opened({"type": "raid1"}) as case:
+        volume = case.create("data", BLOCK)
+        case.write(volume, BLOCK, "data")
+        legs[1].takes_no_data()
+        with pytest.raises(Unavailable, match="wiped"):
+            case.delete(volume)
+        legs[1].works()
+        case.delete(volume)
+        assert volumes("csi-disks") == {}
+
+
 def test_a_mirror_reads_around_bad_blocks(legs: tuple[Leg, Leg]) -> None:
     with volume_group_on(legs), opened({"type": "raid1"}) as case:
         volume = case.create("data", BLOCK)
@@ -147,8 +172,14 @@ def test_a_disk_that_has_gone(scratch_disks: tuple[Path, ...]) -> None:
             assert {p.reason for p in case.backend.storage_health()} == {"PhysicalVolumeMissing"}
             with pytest.raises((Unavailable, NoSpace)):
                 case.create("more", BLOCK)
+            query = CapacityQuery(case.spec("any", BLOCK).parameters, (case.capability(BLOCK),))
+            assert case.backend.get_capacity(query).available_bytes == 0, "none is promised what is refused"
+            with pytest.raises(Unavailable, match="wiped"):
+                case.delete(volume)  # its data is on the disk that may be back
             lvm("vgreduce", "--removemissing", "--force", group)
             assert case.checksum(volume, BLOCK) == before
+            case.delete(volume)
+            assert volumes(group) == {}
 
 
 def wait_until_synced(group: str, lv: str) -> None:
@@ -204,7 +235,8 @@ def enlarge() -> None:
 
 
 def refuses(case: BackendCase) -> None:
-    """Nothing more is admitted, and health and capacity say so."""
+    """Nothing more is admitted, and health and capacity say so, once the driver looks at the pool again."""
+    time.sleep(FILL_IS_KNOWN_FOR_S)
     with pytest.raises(NoSpace):
         case.create("three", BLOCK, 4 * MIB)
     query = CapacityQuery(case.spec("any", BLOCK).parameters, (case.capability(BLOCK),))

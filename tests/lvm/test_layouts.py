@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from group_case import BLOCK, SIZE, Open, lv_of, snapshot
+from group_case import BLOCK, SIZE, Open, lv_of, snapshot, thin_pool
 from volume_group import MIB, lvm, volumes
 
 from csi_core.errors import FailedPrecondition, NoSpace
@@ -49,6 +50,7 @@ def test_layouts(opened: Open, group: str, parameters: dict[str, str], fields: d
     assert volumes(group) == {}
 
 
+@pytest.mark.usefixtures("no_resync")
 def test_a_mirror_without_its_checksums_is_snapshotted_again(opened: Open, group: str) -> None:
     case = opened({"type": "raid1", "integrity": "true"})
     volume = case.create("data", BLOCK)
@@ -59,6 +61,21 @@ def test_a_mirror_without_its_checksums_is_snapshotted_again(opened: Open, group
     assert case.checksum(case.restore("copy", BLOCK, taken), BLOCK) == before
 
 
+@pytest.mark.usefixtures("no_resync")
+def test_options_of_a_class_are_for_what_takes_them(opened: Open, group: str) -> None:
+    """lvcreate refuses those for mirrors elsewhere, such as for the snapshot that a mirror is copied from."""
+    # Rates that hold nothing up: guests have panicked where mirrors were removed in the middle of a slow resync.
+    rates = ["--maxrecoveryrate=512M", "--minrecoveryrate=128M"]
+    options = ["--regionsize=1m", *rates, "--alloc=normal", "--addtag=team-a"]
+    with thin_pool(group, 64) as settings:
+        case = opened({"type": "raid1"}, createOptions=options, **settings)
+        volume = case.create("mirror", BLOCK)
+        assert volumes(group, "lv_name,region_size")[lv_of(volume)]["region_size"] == f"{MIB}"
+        case.clone("copy", BLOCK, volume)
+        case.parameters = {"type": "thin"}
+        case.snapshot("snap", case.create("thin", BLOCK))
+
+
 def test_spare_is_left(opened: Open, group: str) -> None:
     free = int(lvm("vgs", "--noheadings", "--units", "b", "--nosuffix", "-o", "vg_free", group))
     case = opened(spare=str(free - 32 * MIB))
@@ -67,3 +84,17 @@ def test_spare_is_left(opened: Open, group: str) -> None:
     volume = case.create("data", BLOCK, 32 * MIB)
     with pytest.raises(NoSpace, match="spare"):
         case.backend.expand_volume(volume.handle, SizeRange(48 * MIB))
+
+
+def test_spare_is_left_by_those_who_come_at_once(opened: Open, group: str) -> None:
+    free = int(lvm("vgs", "--noheadings", "--units", "b", "--nosuffix", "-o", "vg_free", group))
+    case = opened(spare=str(free - 32 * MIB))
+
+    def create(number: int) -> bool:
+        try:
+            return bool(case.create(f"data-{number}", BLOCK, 32 * MIB))
+        except NoSpace:
+            return False
+
+    with ThreadPoolExecutor(4) as callers:
+        assert sum(callers.map(create, range(4))) == 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from group_case import BLOCK, Open
+from group_case import BLOCK, Open, lv_of, thin_pool
 from volume_group import lvm, volumes
 
 from backends.lvm import names, tags
-from csi_core.errors import AlreadyExists
+from backends.lvm.plugin import LvmBackend
+from csi_core.errors import AlreadyExists, FailedPrecondition, Unavailable
 from csi_core.model import GroupSnapshotSpec
+from csi_core.testing.contract import BackendCase
 
 pytestmark = pytest.mark.needs_kernel("device-mapper")
 
@@ -31,6 +33,21 @@ def test_foreign_volumes_are_nobodys(opened: Open, group: str) -> None:
     assert not case.backend.repair(finding)
     with pytest.raises(AlreadyExists, match="not made by this driver"):
         case.create("planted", BLOCK)
+
+
+def test_a_group_is_served_by_one_process(opened: Open, group: str) -> None:
+    """To another one, what is being made is something half done, to be removed."""
+    options = {"classes": {"other": {"volumeGroup": group}}}
+    first = opened()
+    with pytest.raises(Unavailable, match=f"volume group {group} is served by another process"):
+        BackendCase(lambda: LvmBackend(options))
+    first.create("data", BLOCK)
+    first.backend.stop()
+    with BackendCase(lambda: LvmBackend(options)) as second:
+        assert len(second.volumes()) == 1
+        with pytest.raises(Unavailable, match="fuser"):
+            first.reopen()
+    first.reopen()
 
 
 def test_half_made_is_found_and_removed(opened: Open, group: str) -> None:
@@ -58,3 +75,20 @@ def test_group_with_missing_member_is_no_group(opened: Open, group: str) -> None
     assert any("group" in finding.problem for finding in case.backend.diagnose())
     case.backend.delete_group_snapshot(found.handle, case.secrets)
     assert list(case.backend.diagnose()) == []
+
+
+@pytest.mark.parametrize("kind", ["thick", "thin"])
+def test_a_snapshot_that_somebody_else_took_is_not_removed(opened: Open, group: str, kind: str) -> None:
+    """An administrator's copy-on-write snapshot would go with its volume, with what it kept of the data not wiped."""
+    with thin_pool(group, 64) as settings:
+        case = opened({"type": "thin"} if kind == "thin" else {}, **settings)
+        volume = case.create("data", BLOCK)
+        before = case.write(volume, BLOCK, "data")
+        lvm("lvcreate", "-y", "-s", "-kn", "-n", "backup", "-L", "8m", f"{group}/{lv_of(volume)}")
+        with pytest.raises(FailedPrecondition, match="backup"):
+            case.delete(volume)
+        assert "backup" in volumes(group)
+        assert case.checksum(volume, BLOCK) == before, "nor is the volume wiped"
+        lvm("lvremove", "-y", f"{group}/backup")
+        case.delete(volume)
+        assert case.volumes() == []

@@ -10,6 +10,7 @@ from group_case import BLOCK, Open, snapshot
 from volume_group import MIB, lvm
 
 from csi_core.errors import InvalidArgument
+from csi_core.node import filesystems
 
 pytestmark = pytest.mark.needs_kernel("device-mapper")
 
@@ -57,11 +58,16 @@ def test_wipe_none_is_for_one_tenant(opened: Open) -> None:
 
 
 def test_signatures_of_others_are_no_content(opened: Open, group: str) -> None:
-    """A disk that held a filesystem before: a new volume on it is empty to mkfs."""
+    """A disk that held something before: wherever a signature can be, a new volume on it is empty to mkfs."""
     lvm("lvcreate", "-y", "-Wn", "-n", "old", "-L", "16m", group)
-    os.system(f"mkfs.ext4 -q /dev/{group}/old")
+    with Path(f"/dev/{group}/old").open("r+b") as old:
+        old.write(b"x" * 16 * MIB)
+        os.fsync(old.fileno())
     lvm("lvremove", "-y", f"{group}/old")
     case = opened()
     volume = case.create("data", BLOCK)
     with case.attached(volume, BLOCK) as content, content.path.open("rb") as device:
-        assert device.read(MIB) == bytes(MIB)
+        assert device.read(4 * MIB) == bytes(4 * MIB)
+        device.seek(-2 * MIB, os.SEEK_END)
+        assert device.read() == bytes(2 * MIB)
+        assert filesystems.probe(content.path) is None

@@ -40,6 +40,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ('  Volume group "vg0" not found\n  Cannot process volume group vg0', Unavailable),
         ("  Refusing activation of partial LV vg0/x.  Use '--activationmode partial' to override.", Unavailable),
         ("  Cannot change VG vg0 while PVs are missing.", Unavailable),
+        ("  Volume group vg0 is exported", Unavailable),
         ('  Failed to find logical volume "vg0/x"', NotFound),
         ("  Can't get lock for vg0", Busy),
         ("  Logical volume vg0/x is used by another device.", FailedPrecondition),

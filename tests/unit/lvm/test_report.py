@@ -24,10 +24,16 @@ def line(name: str, *, lv_tags: str = "", size: int = GIB, attr: str = "-wi-----
     }  # fmt: skip
 
 
-def text_of(*lines: dict[str, str], free: tuple[int, ...] = (GIB,), attrs: tuple[str, ...] = (), seqno: int = 7) -> str:
+def text_of(
+    *lines: dict[str, str],
+    free: tuple[int, ...] = (GIB,),
+    attrs: tuple[str, ...] = (),
+    seqno: int = 7,
+    exported: str = "",
+) -> str:
     group = {
         "vg_name": "vg0", "vg_uuid": "U", "vg_seqno": str(seqno), "vg_extent_size": str(EXTENT),
-        "vg_free": str(sum(free)), "vg_mda_size": "1000", "vg_mda_free": "250",
+        "vg_free": str(sum(free)), "vg_mda_size": "1000", "vg_mda_free": "250", "vg_exported": exported,
     }  # fmt: skip
     disks = [
         {"pv_name": f"/dev/sd{number}", "pv_free": str(size), "pv_attr": attrs[number] if attrs else "a--"}
@@ -170,7 +176,7 @@ def test_remarks_between_the_lines():
           {
               "vg": [
                   {"vg_name":"vg0", "vg_uuid":"U", "vg_seqno":"7", "vg_extent_size":"4194304", "vg_free":"0",\
- "vg_mda_size":"8", "vg_mda_free":"4"}
+ "vg_mda_size":"8", "vg_mda_free":"4", "vg_exported":""}
               ]
               ,
               "pv": [
@@ -215,7 +221,22 @@ def test_room_for_linear_volumes():
     assert available({}, 3 * GIB, GIB) == (4 * GIB, 4 * GIB)
     assert available({}, 3 * GIB, GIB, spare=GIB + 1) == (3 * GIB - EXTENT, 3 * GIB - EXTENT)
     assert available({}, GIB, spare=2 * GIB) == (0, 0)
-    assert available({}, GIB, GIB, attrs=("u--", "a-m")) == (0, 0)
+    assert available({}, GIB, GIB, attrs=("u--", "a--")) == (GIB, GIB)
+
+
+def test_no_room_where_lvm_makes_nothing():
+    """A class is not to promise what create then refuses: while a disk is missing, or the group is exported."""
+    assert available({}, GIB, GIB, attrs=("a--", "a-m")) == (0, 0)
+    assert extents.available(parse(text_of(exported="exported"), 0.0), LvmParameters(), 0).available_bytes == 0
+
+
+def test_a_thin_volume_is_no_larger_than_lvm_can_make_it():
+    promised_bytes = 1 << 60
+    answer = extents.available_thin(report(), promised_bytes)
+    assert answer.available_bytes == promised_bytes
+    assert answer.maximum_volume_bytes is not None
+    size = SizeRange(answer.maximum_volume_bytes)
+    assert extents.rounded(report(), size, size.required_bytes, 1) == answer.maximum_volume_bytes
 
 
 def test_room_for_striped_volumes():
@@ -230,6 +251,27 @@ def test_room_for_mirrors():
     assert 2 * GIB * 0.95 < checked < 2 * GIB - 2 * EXTENT
 
 
+@pytest.mark.parametrize("integrity", [False, True])
+def test_what_a_mirror_takes_beside_its_data_is_not_of_the_spare(integrity: bool):
+    parameters = LvmParameters(type="raid1", integrity=integrity)
+    for spare in (GIB, 5 * GIB, 6 * GIB - 2 * EXTENT):
+        largest = available({"type": "raid1", "integrity": integrity}, 3 * GIB, 3 * GIB, spare=spare)[1]
+        assert extents.taken_bytes(report(), parameters, largest) <= 6 * GIB - spare
+
+
+@pytest.mark.parametrize(
+    ("image_mib", "checksums_mib"),
+    [(100, 8), (256, 8), (400, 8), (600, 16), (1000, 20), (1400, 44), (3000, 60), (5000, 108)],
+)
+def test_room_for_checksums(image_mib: int, checksums_mib: int):
+    """As LVM 2.03.16 made them. What has room for a little less than an image and its checksums has none for it."""
+    free = (image_mib + checksums_mib) * MIB + EXTENT
+    fits = available({"type": "raid1", "integrity": True}, free, free)[1]
+    assert fits <= image_mib * MIB
+    assert fits >= image_mib * MIB * 0.7
+    assert available({"type": "raid1", "integrity": True}, free - EXTENT, free)[1] < image_mib * MIB
+
+
 def spec(size: SizeRange, fs_type: str = "") -> VolumeSpec:
     capability = VolumeCapability(VolumeMode.FILESYSTEM, AccessMode.SINGLE_NODE_WRITER, fs_type)
     return VolumeSpec("data", size, (capability,), LvmParameters())
@@ -242,6 +284,8 @@ def test_sizes_are_whole_extents_on_each_stripe():
     assert extents.chosen_size(found, spec(SizeRange(), "xfs"), LvmParameters()) == GIB
     assert extents.chosen_size(found, spec(SizeRange(MIB), "xfs"), LvmParameters()) == 300 * MIB
     assert extents.chosen_size(found, spec(SizeRange(0, 10 * MIB)), LvmParameters()) == 8 * MIB
+    assert extents.chosen_size(found, spec(SizeRange()), striped) == 1020 * MIB, "the default is rounded down"
+    assert extents.chosen_size(found, spec(SizeRange()), LvmParameters(), at_least_bytes=2 * EXTENT) == 2 * EXTENT
 
 
 def test_sizes_that_cannot_be():
