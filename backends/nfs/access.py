@@ -14,6 +14,8 @@ __all__ = ["admitted", "without"]
 def admitted(record: Record, request: PublishRequest, addresses: tuple[str, ...]) -> Record:
     """The record with one more node; the same one where the node is in already.
 
+    A node that comes again from other addresses is let in from them, too: it may still hold files from the old ones.
+
     Raises:
         AlreadyExists: it is in with other arguments.
         FailedPrecondition: the access modes leave no room beside the nodes that are in.
@@ -27,9 +29,12 @@ def admitted(record: Record, request: PublishRequest, addresses: tuple[str, ...]
                 f"volume {record.key} is published to node {request.node_id} {_said(present)}, "
                 f"and not {_said(wanted)}; unpublish it there first"
             )
-        return record
+        if set(addresses) <= set(present.addresses):
+            return record
+        wanted = replace(wanted, addresses=tuple(sorted({*present.addresses, *addresses})))
     for node_id, other in record.publications.items():
-        _refuse_beside(record, wanted, node_id, other)
+        if node_id != request.node_id:
+            _refuse_beside(record, wanted, node_id, other)
     return replace(record, publications={**record.publications, request.node_id: wanted})
 
 

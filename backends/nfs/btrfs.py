@@ -9,7 +9,8 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -23,9 +24,11 @@ _SUBVOLUME_CREATE: Final = 0x5000940E
 _SNAPSHOT_DESTROY: Final = 0x5000940F
 _TREE_SEARCH: Final = 0xD0009411
 _INODE_LOOKUP: Final = 0xD0009412
+_WAIT_SYNC: Final = 0x40089416
 _SNAPSHOT_CREATE: Final = 0x50009417
 _QGROUP_CREATE: Final = 0x4010942A
 _QGROUP_LIMIT: Final = 0x8030942B
+_START_SYNC: Final = 0x80089418
 _SUBVOLUME_INFO: Final = 0x81F8943C
 
 _NAME_ARGS: Final = struct.Struct("=q4088s")
@@ -48,6 +51,9 @@ _INFO: Final = 242
 _LIMIT: Final = 244
 _STATUS_ON: Final = 1
 _LIMIT_REFERENCED: Final = 1
+_LAST_SUBVOLUME: Final = (1 << 48) - 1
+"""Of qgroups above, which an administrator may have made, the level stands in the bits beyond."""
+_MOST_ITEMS: Final = 32
 _FIRST_INODE: Final = 256
 _NO_LIMIT: Final = (1 << 64) - 1
 
@@ -76,6 +82,8 @@ class Subvolumes:
 
     def __init__(self, root: int) -> None:
         self._root = root
+        self._ours: set[int] = set()
+        self._mutex = threading.Lock()
 
     def enforced(self) -> bool:
         """Whether quotas are on."""
@@ -84,6 +92,8 @@ class Subvolumes:
 
     def adopt(self, ids: Iterable[int]) -> None:
         """The kernel never gives an id twice."""
+        with self._mutex:
+            self._ours |= set(ids)
 
     def make(self, parent: int) -> int:
         """An empty subvolume."""
@@ -114,17 +124,37 @@ class Subvolumes:
         limited = flags & _LIMIT_REFERENCED and bound != _NO_LIMIT
         return ProjectUsage(used_bytes, bound if limited else 0, 0)
 
+    def settle(self) -> None:
+        """Commit the transaction: until then the filesystem's own numbers are ahead of qgroups', or behind."""
+        transaction = bytearray(8)
+        fcntl.ioctl(self._root, _START_SYNC, transaction)
+        fcntl.ioctl(self._root, _WAIT_SYNC, transaction)
+
+    def usages(self) -> dict[int, int]:
+        """As of the last commit."""
+        items = self._items(_INFO, 0, _LAST_SUBVOLUME)
+        return {tree_id: struct.unpack_from("=2Q", item)[1] for tree_id, item in items}
+
+    def ours(self) -> frozenset[int]:
+        """As far as they are adopted or made here."""
+        with self._mutex:
+            return frozenset(self._ours)
+
     def tree_id(self, directory: int) -> int:
-        """The subvolume that the directory is of."""
-        return _tree_id(directory)
+        """The subvolume that the directory is, not the one that it lies in."""
+        return _tree_id(directory) if os.fstat(directory).st_ino == _FIRST_INODE else 0
 
     def destroy(self, parent: int) -> bool:
         """The whole subvolume at once; the kernel frees its blocks in the background."""
+        if os.stat(DATA, dir_fd=parent, follow_symlinks=False).st_ino != _FIRST_INODE:
+            return False  # made while sizes were not enforced
         _ioctl(parent, _SNAPSHOT_DESTROY, _NAME_ARGS.pack(0, DATA.encode()))
         return True
 
     def forget(self, tree_id: int) -> None:
         """Remove the qgroup; newer kernels do so themselves, and none does while blocks are being freed."""
+        with self._mutex:
+            self._ours.discard(tree_id)
         with suppress(OSError):
             fcntl.ioctl(self._root, _QGROUP_CREATE, _QGROUP_ARGS.pack(0, tree_id))
 
@@ -139,25 +169,37 @@ class Subvolumes:
     def _made(self, parent: int) -> int:
         directory = os.open(DATA, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
-            return _tree_id(directory)
+            tree_id = _tree_id(directory)
         finally:
             os.close(directory)
+        self.adopt([tree_id])
+        return tree_id
 
     def _item(self, item_type: int, tree_id: int) -> bytes | None:
         """One item of the quota tree; None where there is none, or no quota tree."""
-        request = bytearray(_SEARCH_BYTES)
+        return next((item for _, item in self._items(item_type, tree_id, tree_id)), None)
+
+    def _items(self, item_type: int, first_id: int, last_id: int) -> Iterator[tuple[int, bytes]]:
+        """Items of the quota tree, by id; none where there is no quota tree."""
         newest = (1 << 64) - 1
-        key = (_QUOTA_TREE, 0, 0, tree_id, tree_id, 0, newest, item_type, item_type, 1, 0, 0, 0, 0, 0)
-        _SEARCH.pack_into(request, 0, *key)
-        try:
-            fcntl.ioctl(self._root, _TREE_SEARCH, request)
-        except FileNotFoundError:
-            return None
-        if not _SEARCH.unpack_from(request)[9]:
-            return None
-        length = _ITEM.unpack_from(request, _SEARCH.size)[4]
-        start = _SEARCH.size + _ITEM.size
-        return bytes(request[start : start + length])
+        while first_id <= last_id:
+            request = bytearray(_SEARCH_BYTES)
+            key = (_QUOTA_TREE, 0, 0, first_id, last_id, 0, newest, item_type, item_type, _MOST_ITEMS, 0, 0, 0, 0, 0)
+            _SEARCH.pack_into(request, 0, *key)
+            try:
+                fcntl.ioctl(self._root, _TREE_SEARCH, request)
+            except FileNotFoundError:
+                return
+            found = _SEARCH.unpack_from(request)[9]
+            if not found:
+                return
+            start = _SEARCH.size
+            for _ in range(found):
+                _, _, tree_id, _, length = _ITEM.unpack_from(request, start)
+                start += _ITEM.size
+                yield tree_id, bytes(request[start : start + length])
+                start += length
+            first_id = tree_id + 1
 
 
 def _tree_id(directory: int) -> int:

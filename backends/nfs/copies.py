@@ -16,17 +16,28 @@ from csi_core.background import Task
 from csi_core.errors import Busy
 from csi_core.faults import fault
 
-__all__ = ["Consistency", "changed", "filled", "moment_ns", "used_bytes", "written"]
+__all__ = ["Consistency", "changed", "filled", "moment_ns", "more_bytes", "used_bytes", "written"]
 
 Consistency = Literal["volume", "file"]
 """What of a volume that is written to is of one moment: all of it, or each file."""
 
 _CLOCK: Final = "clock"
+_WHILE_COPYING_BYTES: Final = 16 << 20
 
 
 def used_bytes(storage: Storage, source: Record) -> int:
     """What a copy takes at most: what the source has, or its size where that is not counted."""
-    return storage.sizing.usage(source.tree_id).used_bytes or (0 if storage.sizing.counts else source.size_bytes)
+    if storage.sizing.counts and source.tree_id:
+        return storage.sizing.usage(source.tree_id).used_bytes
+    return source.size_bytes
+
+
+def more_bytes(storage: Storage, tree_id: int, charge_bytes: int) -> int:
+    """What a copy that is made costs beyond what was reserved for it.
+
+    The source may have grown meanwhile, and btrfs counts what was written to it just before only in its snapshot.
+    """
+    return max(0, storage.charge(storage.sizing.usage(tree_id).used_bytes) - charge_bytes)
 
 
 def filled(
@@ -59,12 +70,13 @@ def filled(
     """
     with storage.index.reading(source.key), storage.root.data(place_of(source.key), source.key) as content:
         fault("nfs.copy.before_copy")
-        if storage.sizing.snapshots:
+        if storage.sizing.snapshots and storage.sizing.tree_id(content):
             tree_id = storage.sizing.snapshot(content, directory)
             storage.sizing.limit(tree_id, limit_bytes)
         else:
             tree_id = _tree(storage, directory)
-            storage.sizing.limit(tree_id, limit_bytes)
+            # XFS asks for the room of an extent once more while it shares it: a full volume would have no copy else.
+            storage.sizing.limit(tree_id, limit_bytes and limit_bytes + limit_bytes // 16 + _WHILE_COPYING_BYTES)
             began_ns = half_made.began_ns if half_made else moment_ns(directory)
             if work and not half_made:
                 write_intent(directory, Intent(work, source.key, began_ns, boot_id()))
@@ -78,6 +90,7 @@ def filled(
                     f"volume {source.key} was written to while it was copied, and a copy must be of one moment; repeat "
                     f"the call when it is quiet, put the root on btrfs, or say consistency: file"
                 )
+            storage.sizing.limit(tree_id, limit_bytes)
             if work:
                 drop_intent(directory)
         fault("nfs.copy.after_copy")
@@ -93,6 +106,7 @@ def _tree(storage: Storage, directory: int) -> int:
         return storage.sizing.make(directory)
     if storage.sizing.counts and not tree_id:
         raise Busy("what an earlier process copied is not counted as this one does; repeat the call")
+    storage.sizing.adopt([tree_id])
     return tree_id
 
 

@@ -57,7 +57,13 @@ def volume_health(storage: Storage, record: Record) -> Iterator[HealthProblem]:
     except DataLoss as error:
         yield HealthProblem(HealthKind.DATA_LOSS, "ContentMissing", f"{error}; restore it from a backup")
         return
-    if not _limited(storage, record):
+    if storage.sizing.counts and not storage.counted(record):
+        message = (
+            f"volume {record.key} was made without quotas, or restored, so nothing keeps it within its "
+            f"{record.size_bytes} bytes; clone it, and the clone is limited"
+        )
+        yield HealthProblem(HealthKind.DEGRADED, "NotLimited", message)
+    elif not _limited(storage, record):
         message = (
             f"the quota of volume {record.key} is not its {record.size_bytes} bytes; `csi-core gc --apply` sets it"
         )
@@ -98,7 +104,7 @@ def repair(storage: Storage, server: Server, finding: Finding) -> bool:
     record = storage.index.find("v", finding.subject)
     if record is None:
         return False
-    if finding.problem == _LIMIT and not _limited(storage, record):
+    if finding.problem == _LIMIT and storage.counted(record) and not _limited(storage, record):
         storage.sizing.limit(record.tree_id, record.size_bytes)
         return _limited(storage, record)
     if finding.problem == _MISSING and storage.exports.missing(record):

@@ -90,6 +90,11 @@ class ExportMode:
         record = self._storage.index.find("v", handle)
         return self._volume(record) if record else None
 
+    def find_volume(self, name: str) -> Volume | None:
+        """From memory."""
+        record = self._storage.index.named("v", name)
+        return self._volume(record) if record else None
+
     def list_volumes(self, cursor: str, limit: int) -> Page[Volume]:
         """By handle; a cursor is the handle of the last entry."""
         found = self._page("v", cursor, limit, "")

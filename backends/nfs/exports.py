@@ -89,7 +89,8 @@ class Exports:
             below = Path(path)
             if not below.is_relative_to(self._root.path / "volumes"):
                 continue
-            record = known.get(below.relative_to(self._root.path / "volumes").parts[0])
+            parts = below.relative_to(self._root.path / "volumes").parts
+            record = known.get(parts[0]) if parts else None
             if record is None or self._root.share(record.key) != below or address not in record.clients():
                 found.append((below, address))
         return found

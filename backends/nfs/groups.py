@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 
-from backends.nfs.copies import changed, filled, moment_ns, used_bytes, written
+from backends.nfs.copies import changed, filled, moment_ns, more_bytes, used_bytes, written
 from backends.nfs.records import Record, new_key
 from backends.nfs.root import place_of, storage_errors
 from backends.nfs.sizing import DATA
@@ -91,6 +91,8 @@ def _take(storage: Storage, spec: GroupSnapshotSpec, sources: list[Record], task
             directory = stack.enter_context(storage.making(key))
             # Each as it comes: whether they are of one moment is judged of all of them below.
             tree_id = filled(storage, source, directory, 0, "file", task)
+            more = stack.enter_context(storage.reserve(more_bytes(storage, tree_id, charge_bytes)))
+            reservations.append(more)
             with opened_directory(DATA, directory) as copy:
                 versions.append(storage.sizing.version(copy))
             made.append(
@@ -98,7 +100,7 @@ def _take(storage: Storage, spec: GroupSnapshotSpec, sources: list[Record], task
                     key=key,
                     name=key,  # a snapshot of its own may have any other
                     size_bytes=source.size_bytes,
-                    charge_bytes=charge_bytes,
+                    charge_bytes=charge_bytes + more.charge_bytes,
                     tree_id=tree_id,
                     created_us=created_us,
                     recorded=dict(spec.recorded),
@@ -119,7 +121,7 @@ def _judge(storage: Storage, sources: list[Record], versions: list[int], began_n
     storage.sizing.sync(storage.root.directory)
     for source, version in zip(sources, versions, strict=True):
         with storage.root.data("volumes", source.key) as content:
-            if version:
+            if version and storage.sizing.tree_id(content):
                 other = storage.sizing.version(content) != version
             else:
                 other = written(storage, source) and changed(content, began_ns, task)

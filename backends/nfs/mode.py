@@ -59,6 +59,9 @@ class Mode(Protocol):
     def get_volume(self, handle: str) -> Volume | None:
         """Find by handle."""
 
+    def find_volume(self, name: str) -> Volume | None:
+        """Find by name."""
+
     def list_volumes(self, cursor: str, limit: int) -> Page[Volume]:
         """One page."""
 

@@ -11,10 +11,11 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["ProjectUsage", "enforced", "project_of", "read", "set_limit", "set_project"]
+__all__ = ["ProjectUsage", "enforced", "project_of", "read", "read_all", "set_limit", "set_project"]
 
 _QUOTACTL_FD: Final = 443
 """The same number on every architecture that is younger than unified system call numbers."""
@@ -23,6 +24,7 @@ _PROJECT_QUOTA: Final = 2
 _GET: Final = 0x5803
 _SET_LIMIT: Final = 0x5804
 _GET_STATE: Final = 0x5808
+_GET_NEXT: Final = 0x5809
 _FIELD_BLOCKS_SOFT: Final = 1 << 2
 _FIELD_BLOCKS_HARD: Final = 1 << 3
 _PROJECT_ACCOUNTED: Final = 1 << 4
@@ -106,6 +108,20 @@ def read(directory: int, project_id: int) -> ProjectUsage:
         return ProjectUsage(0, 0, 0)
     fields = _DQBLK.unpack(record.raw)
     return ProjectUsage(fields[8] * _BASIC_BLOCK_BYTES, fields[4] * _BASIC_BLOCK_BYTES, fields[9])
+
+
+def read_all(directory: int) -> Iterator[tuple[int, int]]:
+    """The project ids of the filesystem that anything is counted for, 0 included, and their used bytes."""
+    record = ctypes.create_string_buffer(_DQBLK.size)
+    project_id = 0
+    while project_id < 1 << 32:
+        try:
+            _quotactl(directory, _GET_NEXT, project_id, record)
+        except FileNotFoundError:
+            return
+        fields = _DQBLK.unpack(record.raw)
+        yield fields[3], fields[8] * _BASIC_BLOCK_BYTES
+        project_id = fields[3] + 1
 
 
 def _quotactl(directory: int, command: int, project_id: int, buffer: ctypes.Array[ctypes.c_char]) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -24,6 +28,12 @@ KEY: Final = re.compile(r"[vsg]-[0-9a-f]{20}")
 Kind = Literal["v", "s", "g"]
 _FILE: Final = "record.json"
 _NEW: Final = "record.new"
+_BLOCK_BYTES: Final = 4096
+_SET_FLAGS: Final = 0x40086602
+_IN_PLACE: Final = (0x00800000).to_bytes(8, sys.byteorder)
+"""FS_NOCOW_FL of linux/fs.h."""
+_EXCHANGE: Final = 2
+_renameat2: Final = getattr(ctypes.CDLL(None), "renameat2", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +139,28 @@ def write_record(directory: int, record: Record) -> None:
 
     The caller syncs the directory where the record is new: the rename of that directory makes it seen.
     """
-    new = os.open(_NEW, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
-    try:
-        os.write(new, _JSON.dump_json(record, indent=1))
+    text = _JSON.dump_json(record, indent=1)
+    text += b"\n" * (-len(text) % _BLOCK_BYTES)  # whole blocks; btrfs keeps less beside others' metadata
+    new = os.open(_NEW, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    with os.fdopen(new, "wb") as out:  # a single write(2) may write a part on a full disk, and call that no error
+        if not os.fstat(new).st_size:
+            with suppress(OSError):  # only btrfs writes elsewhere than before, unless it is told
+                fcntl.ioctl(new, _SET_FLAGS, _IN_PLACE)
+        out.write(text)
+        out.truncate()
         os.fsync(new)
-    finally:
-        os.close(new)
     fault("nfs.record.before_rename")
-    os.rename(_NEW, _FILE, src_dir_fd=directory, dst_dir_fd=directory)
+    _exchange(directory)
     fault("nfs.record.after_rename")
+
+
+def _exchange(directory: int) -> None:
+    """Put the new record in the old one's place, and the old one in its: the next takes its blocks.
+
+    On a full disk there are no others, and a node that cannot be taken out of a record keeps its volume for ever.
+    """
+    if _renameat2 is None or _renameat2(directory, _NEW.encode(), directory, _FILE.encode(), _EXCHANGE) < 0:
+        os.rename(_NEW, _FILE, src_dir_fd=directory, dst_dir_fd=directory)  # the first one; or on somebody's share
 
 
 def read_record(directory: int, key: str) -> Record:

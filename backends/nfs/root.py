@@ -3,6 +3,7 @@
 ::
 
     ROOT/volumes/KEY/record.json   what is recorded of a volume
+    ROOT/volumes/KEY/record.new    blocks for the next record, with the one before; never read
     ROOT/volumes/KEY/data          its content, and what nodes mount
     ROOT/snapshots/KEY/...         the same for a snapshot
     ROOT/groups/KEY/record.json    a group; snapshots of one that is not there are no more than trash

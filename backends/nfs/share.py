@@ -64,7 +64,7 @@ class ShareMode(ExportMode):
         for record in storage.index.all("v"):
             try:
                 self._settle(storage, record)
-            except CallError as error:
+            except (CallError, OSError) as error:
                 _log.error("a volume is not at its place", volume=record.key, reason=str(error))
         LEDGERS.announce(self._name, "share", storage.ledger)
 

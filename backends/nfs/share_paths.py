@@ -74,7 +74,7 @@ def directory_of(template: str, volume: str, claim: str) -> str:
         claim: namespace/name, "" where it is not known.
 
     Raises:
-        InvalidArgument: the template needs a claim and none is known, or the path gets too long.
+        InvalidArgument: the template needs a claim and none is known, or no volume can be there.
     """
     namespace, _, name = claim.partition("/")
     values: Mapping[str, str] = {"volume": volume, "claim": name, "namespace": namespace}
@@ -90,6 +90,8 @@ def directory_of(template: str, volume: str, claim: str) -> str:
     path = _VARIABLE.sub(value, template)
     if any(len(component.encode()) > _COMPONENT_BYTES for component in path.split("/")):
         raise InvalidArgument(f"subDir would be {path!r}, and a name may have {_COMPONENT_BYTES} bytes")
+    if overlap(path, OWN):  # out of a name, too
+        raise InvalidArgument(f"subDir would be {path!r}, and {OWN} holds the driver's records")
     return path
 
 

@@ -288,11 +288,11 @@ class ShareStorage(Storage):
             return record
         raise NotFound(f"volume {name} was deleted as soon as it was made")
 
-    def finish(self, record: Record, reservation: Reservation) -> None:
+    def finish(self, record: Record, *reservations: Reservation) -> None:
         """As ever, and the record says where the content goes."""
         if not record.volume_key:
             record = replace(record, directory=self._placing[record.name])
-        super().finish(record, reservation)
+        super().finish(record, *reservations)
 
     def reach(self) -> None:
         """Go on only if the share answers: a call that hangs on it would keep a worker for ever.

@@ -58,6 +58,15 @@ class Sizing(Protocol):
     def usage(self, tree_id: int) -> quota.ProjectUsage:
         """What it has and may have."""
 
+    def settle(self) -> None:
+        """Have the counts, and what the filesystem says is used, be of one moment."""
+
+    def usages(self) -> dict[int, int]:
+        """Used bytes by id, of all that the filesystem counts, whoever has it."""
+
+    def ours(self) -> frozenset[int]:
+        """The ids that were adopted or made, and not forgotten."""
+
     def tree_id(self, directory: int) -> int:
         """The id of the content's directory; 0 where it has none."""
 
@@ -108,6 +117,17 @@ class Unsized:
         """Nothing is counted."""
         return quota.ProjectUsage(0, 0, 0)
 
+    def settle(self) -> None:
+        """They are."""
+
+    def usages(self) -> dict[int, int]:
+        """Nothing is counted."""
+        return {}
+
+    def ours(self) -> frozenset[int]:
+        """There are none."""
+        return frozenset()
+
     def tree_id(self, directory: int) -> int:  # noqa: ARG002
         """None."""
         return 0
@@ -153,7 +173,8 @@ class ProjectQuotas(Unsized):
 
     def adopt(self, ids: Iterable[int]) -> None:
         """Hand none of them out."""
-        self._taken |= set(ids)
+        with self._mutex:
+            self._taken |= set(ids)
 
     def make(self, parent: int) -> int:
         """A directory with a project id that nobody has."""
@@ -173,6 +194,15 @@ class ProjectQuotas(Unsized):
     def usage(self, tree_id: int) -> quota.ProjectUsage:
         """One system call."""
         return quota.read(self._root, tree_id)
+
+    def usages(self) -> dict[int, int]:
+        """One system call for each; 0 is what has no project id."""
+        return dict(quota.read_all(self._root))
+
+    def ours(self) -> frozenset[int]:
+        """Those of copies under way are among them."""
+        with self._mutex:
+            return frozenset(self._taken)
 
     def tree_id(self, directory: int) -> int:
         """Its project id."""

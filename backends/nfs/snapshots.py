@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from backends.nfs.copies import filled, used_bytes
+from backends.nfs.copies import filled, more_bytes, used_bytes
 from backends.nfs.options import NfsSnapshotParameters
 from backends.nfs.records import Record
 from backends.nfs.storage import Storage
@@ -64,14 +64,15 @@ def _take(storage: Storage, spec: SnapshotSpec, parameters: NfsSnapshotParameter
     ):
         created_us = half_made.began_ns // 1000 if half_made else time.time_ns() // 1000
         tree_id = filled(storage, source, directory, 0, parameters.consistency, task, work=work, half_made=half_made)
-        record = Record(
-            key=key,
-            name=spec.name,
-            size_bytes=source.size_bytes,
-            charge_bytes=charge_bytes,
-            tree_id=tree_id,
-            created_us=created_us,
-            recorded=dict(spec.recorded),
-            volume_key=source.key,
-        )
-        storage.finish(record, reservation)
+        with storage.reserve(more_bytes(storage, tree_id, charge_bytes)) as more:
+            record = Record(
+                key=key,
+                name=spec.name,
+                size_bytes=source.size_bytes,
+                charge_bytes=charge_bytes + more.charge_bytes,
+                tree_id=tree_id,
+                created_us=created_us,
+                recorded=dict(spec.recorded),
+                volume_key=source.key,
+            )
+            storage.finish(record, reservation, more)

@@ -17,14 +17,16 @@ from backends.nfs.exports import Exports
 from backends.nfs.index import Index
 from backends.nfs.intents import Intent, read_intent
 from backends.nfs.options import ExportOptions
+from backends.nfs.others import others_bytes
 from backends.nfs.records import Kind, Record, new_key
 from backends.nfs.root import Root, place_of, storage_errors
 from backends.nfs.sizing import ProjectQuotas, Sizing, Unsized
 from backends.nfs.trash import Trash
 from csi_core.background import BackgroundWork, Cancelled
-from csi_core.errors import ConfigError, NoSpace, Unavailable
+from csi_core.errors import ConfigError, DataLoss, NoSpace, Unavailable
 from csi_core.ledger import Ledger, Reservation
 from csi_core.node.mountinfo import MountTable
+from csi_core.watch import Watch
 
 __all__ = ["Storage"]
 
@@ -32,6 +34,7 @@ _log = structlog.get_logger(__name__)
 _TRASH_WAIT_S: Final = 2.0
 _KEEP_HALF_MADE_S: Final = 900.0
 """Sidecars that want a volume ask for it again within five minutes."""
+_OTHERS_EVERY_S: Final = 60.0
 _LIMITING: Final = (
     "mount XFS with -o prjquota; make ext4 with `mkfs.ext4 -O quota,project -E quotatype=prjquota` and mount it with "
     "-o prjquota; on btrfs say `btrfs quota enable`; or say sizeEnforcement: none"
@@ -87,21 +90,49 @@ class Storage:
             with storage_errors(f"export.root {options.root}"):
                 left = self._recover()
                 self.exports.reconcile(self.index.all("v"))
+                if self.sizing.counts:
+                    self.note_others()
             undo.pop_all()
         self.trash.start(left)
         self._forgetting = threading.Timer(_KEEP_HALF_MADE_S, self._forget_half_made)
         self._forgetting.daemon = True
         if self._half_made:
             self._forgetting.start()
+        trouble = "what others have of the root's filesystem cannot be found out"
+        self._watch = Watch(self.note_others, _OTHERS_EVERY_S, trouble)
+        if self.sizing.counts:
+            self._watch.start()
 
     def close(self) -> None:
         """Stop copies and removal; they are taken up, or thrown away, at the next start. Exports stay."""
+        self._watch.stop()
         self._forgetting.cancel()
         if self._forgetting.is_alive():
             self._forgetting.join(_TRASH_WAIT_S)
         self.work.stop()
         self.trash.stop()
         self.root.close()
+
+    def note_others(self) -> None:
+        """Tell the ledger what others have of the filesystem; where sizes are counted."""
+
+        def records() -> list[Record]:
+            return [*self.index.all("v"), *self.index.all("s")]
+
+        self.ledger.note_others(others_bytes(self.sizing, records, self._statvfs))
+
+    def counted(self, record: Record) -> bool:
+        """Whether what a volume holds is counted by the id of its record.
+
+        Not where it was made without quotas, or restored from a backup: then the id may be another's, or everybody's.
+        """
+        if not (self.sizing.counts and record.tree_id):
+            return False
+        try:
+            with self.root.data("volumes", record.key) as content:
+                return self.sizing.tree_id(content) == record.tree_id
+        except (DataLoss, OSError):  # health says so; it keeps no other volume from being served
+            return False
 
     def charge(self, size_bytes: int) -> int:
         """What so many bytes cost in the ledger."""
@@ -120,10 +151,16 @@ class Storage:
                 raise
             return self.ledger.reserve(charge_bytes)
 
-    def finish(self, record: Record, reservation: Reservation) -> None:
-        """What was made in ``new`` is a volume or snapshot from now on."""
-        self.root.finish(record, self.sizing)
-        reservation.commit()
+    def finish(self, record: Record, *reservations: Reservation) -> None:
+        """What was made in ``new`` is a volume or snapshot from now on, or nothing."""
+        try:
+            self.root.finish(record, self.sizing)
+        except BaseException:
+            # Whoever asks again makes it anew; a start must not find both.
+            self.root.discard(place_of(record.key), record.key)
+            raise
+        for reservation in reservations:
+            reservation.commit()
         self.index.put(record)
 
     def admit(self, record: Record, node_id: str) -> None:
@@ -136,7 +173,8 @@ class Storage:
             return
         limit = self._max_volumes_per_node
         with self._admission if limit else nullcontext():
-            if limit and sum(node_id in other.publications for other in self.index.all("v")) >= limit:
+            others = (other for other in self.index.all("v") if other.key != record.key)
+            if limit and sum(node_id in other.publications for other in others) >= limit:
                 raise NoSpace(f"node {node_id} has {limit} volumes, as many as maxVolumesPerNode lets it have")
             self.update(record)
 
@@ -259,13 +297,13 @@ class Storage:
                 _log.warning("of a group that was not finished, or was deleted; thrown away", key=record.key)
                 self.root.discard("snapshots", record.key)
         deleted = self.root.records("trash")
-        self.sizing.adopt(record.tree_id for record in (*volumes, *snapshots, *deleted))
+        self.sizing.adopt(record.tree_id for record in (*volumes, *snapshots, *deleted) if record.tree_id)
         self.ledger.load(sum(record.charge_bytes for record in (*volumes, *snapshots, *deleted)))
         for record in (*volumes, *snapshots, *groups):
             self.index.put(record)
         for record in volumes:
             # A process may have been killed between record and limit.
-            if self.sizing.usage(record.tree_id).limit_bytes != record.size_bytes:
+            if self.counted(record) and self.sizing.usage(record.tree_id).limit_bytes != record.size_bytes:
                 self.sizing.limit(record.tree_id, record.size_bytes)
         return dict.fromkeys(self.root.keys("trash"), 0) | {record.key: record.charge_bytes for record in deleted}
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from backends.nfs import access
 from backends.nfs.addresses import addresses_of
-from backends.nfs.copies import filled
+from backends.nfs.copies import filled, more_bytes
 from backends.nfs.declaration import DECLARATION
 from backends.nfs.options import NfsParameters
 from backends.nfs.records import Record, new_key
@@ -18,7 +18,7 @@ from backends.nfs.root import storage_errors
 from backends.nfs.sizing import DATA
 from backends.nfs.storage import Storage
 from csi_core.background import Task
-from csi_core.errors import FailedPrecondition, NotFound, OutOfRange
+from csi_core.errors import Busy, FailedPrecondition, NotFound, OutOfRange
 from csi_core.faults import fault
 from csi_core.model import ContentSource, PublishRequest, SizeRange, SourceKind, VolumeSpec
 from csi_core.sizes import choose_size, whole_size
@@ -47,12 +47,14 @@ def create(storage: Storage, spec: VolumeSpec, parameters: NfsParameters) -> tup
         NotFound: the source is gone.
         NoSpace: no room.
         OutOfRange: the size can never be met.
-        Busy: the source was written to while it was copied.
+        Busy: the source was written to while it was copied; or a copy of this name is being made for another call.
         TimedOut: the copy goes on.
     """
     if found := storage.index.named("v", spec.name):
         return found, False
     if spec.source is None:
+        if storage.work.running(_copy_of(spec)):
+            raise Busy(f"an earlier call is making volume {spec.name} as a copy; repeat this one when that has ended")
         return _create_empty(storage, spec, parameters), True
     source = _source(storage, spec.source)
     work = _copy_of(spec)
@@ -92,7 +94,9 @@ def _create_copy(storage: Storage, spec: VolumeSpec, parameters: NfsParameters, 
         tree_id = filled(
             storage, source, directory, size_bytes, parameters.consistency, task, work=work, half_made=half_made
         )
-        storage.finish(_record(spec, key, size_bytes, charge_bytes, tree_id), reservation)
+        with storage.reserve(more_bytes(storage, tree_id, charge_bytes)) as more:
+            record = _record(spec, key, size_bytes, charge_bytes + more.charge_bytes, tree_id)
+            storage.finish(record, reservation, more)
 
 
 def _copy_of(spec: VolumeSpec) -> str:
@@ -154,9 +158,10 @@ def expand(storage: Storage, key: str, size: SizeRange) -> int:
             storage.update(record)
             reservation.commit()
     fault("nfs.expand.before_limit")
-    with storage_errors(f"the limit of volume {key}"):
-        storage.sizing.limit(record.tree_id, record.size_bytes)
-        storage.sizing.sync(storage.root.place("volumes"))
+    if storage.counted(record):
+        with storage_errors(f"the limit of volume {key}"):
+            storage.sizing.limit(record.tree_id, record.size_bytes)
+            storage.sizing.sync(storage.root.place("volumes"))
     fault("nfs.expand.after_limit")
     return record.size_bytes
 

@@ -5,18 +5,30 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from export_server import Disks, local_server
+from hosts import until
 
 from backends.nfs import groups
 from backends.nfs.mutable import ExportMutable
 from backends.nfs.plugin import NfsBackend
-from csi_core.errors import Busy, ConfigError, InvalidArgument
-from csi_core.model import GroupSnapshotSpec, SizeRange, SourceKind, VolumeMode
+from csi_core.errors import Busy, ConfigError, InvalidArgument, NoSpace
+from csi_core.model import (
+    AccessMode,
+    CapacityQuery,
+    GroupSnapshotSpec,
+    PublishRequest,
+    SizeRange,
+    SourceKind,
+    VolumeCapability,
+    VolumeMode,
+)
+from csi_core.parameters import Parameters
 from csi_core.testing.contract import BackendCase
 from csi_core.testing.contract.attach import AttachTests
 from csi_core.testing.contract.clones import CloneTests
@@ -54,6 +66,29 @@ def written_until_full(directory: Path) -> int:
     return sum(entry.stat().st_size for entry in directory.iterdir())
 
 
+def filled_up(stack: ExitStack, filesystem: Path) -> None:
+    """Leave no block, until the stack is closed; small files take what a large one cannot."""
+    large = filesystem / "of-others"
+    stack.callback(large.unlink)
+    with large.open("wb") as file:
+        offset, step = 0, 1 << 30
+        while step >= 4096:
+            try:
+                os.posix_fallocate(file.fileno(), offset, step)
+                offset += step
+            except OSError:
+                step //= 2
+    small = filesystem / "small-ones"
+    with suppress(OSError):
+        small.mkdir()
+        stack.callback(shutil.rmtree, small)
+        for number in range(10_000):
+            (small / str(number)).write_bytes(b"x" * 4096)
+    with pytest.raises(OSError, match="No space"):
+        (filesystem / "one-more").write_bytes(b"x" * 4096)
+    (filesystem / "one-more").unlink(missing_ok=True)
+
+
 class Sized:
     """What all of these have in common; ``fs_type`` and ``squash`` differ."""
 
@@ -62,6 +97,8 @@ class Sized:
     sources = tuple(SourceKind)
     fs_type = "xfs"
     squash = "none"
+    snapshots = 8
+    """That many of 32 MiB; they share blocks, and count for more than the filesystem itself takes."""
 
     @pytest.fixture
     def case(self, disks: Disks):
@@ -90,11 +127,97 @@ class Sized:
             assert case.backend.expand_volume(clone.handle, SizeRange(64 << 20)) == 64 << 20
             (content.path / "more").write_bytes(b"x" * (8 << 20))
 
+    def test_nodes_leave_and_volumes_go_on_a_full_filesystem(self, case: BackendCase, disks: Disks) -> None:
+        """Nothing else makes room there again."""
+        volume, other = (case.create(name, VolumeMode.FILESYSTEM, 16 << 20) for name in ("data", "other"))
+        both = VolumeCapability(VolumeMode.FILESYSTEM, AccessMode.MULTI_NODE_MULTI_WRITER)
+        case.backend.publish_volume(PublishRequest(volume.handle, "node-a", both))
+        with ExitStack() as stack:
+            filled_up(stack, disks[self.fs_type])
+            case.backend.publish_volume(PublishRequest(volume.handle, "node-b", both))
+            case.backend.unpublish_volume(volume.handle, "node-a", case.secrets)
+            case.reopen()
+            assert case.backend.get_volume(volume.handle).published_node_ids == ("node-b",)
+            case.backend.unpublish_volume(volume.handle, "", case.secrets)
+            case.delete(volume)
+            case.delete(other)
+            assert case.volumes() == []
+
+    def test_what_was_restored_from_a_backup_is_limited_again_as_a_clone(self, case: BackendCase) -> None:
+        """What a backup brings back is in no project and no subvolume of the volume's."""
+        volume = case.create("data", VolumeMode.FILESYSTEM, 16 << 20)
+        share = Path(volume.context["share"])
+        share.rename(share.with_name("lost"))
+        share.mkdir()
+        (share / "file").write_bytes(b"x" * 100_000)
+        case.reopen()
+        assert [problem.reason for problem in case.backend.volume_health(volume.handle)] == ["NotLimited"]
+        clone = case.clone("clone", VolumeMode.FILESYSTEM, volume)
+        assert case.backend.volume_health(clone.handle) == ()
+        assert (Path(clone.context["share"]) / "file").read_bytes() == b"x" * 100_000
+        share.with_name("lost").rmdir()
+        case.delete(volume)
+        until(lambda: not share.parent.parent.with_name("trash").joinpath(volume.handle).exists(), "it is removed")
+        assert case.backend.volume_health(clone.handle) == ()
+
+    def test_what_others_have_is_promised_to_nobody(self, case: BackendCase, disks: Disks) -> None:
+        """Also beside snapshots whose blocks count for each of them; what volumes hold is not taken for others'."""
+        storage = case.backend._manager.get_plugin("tested")._mode._opened
+
+        def available_bytes() -> int:
+            storage.note_others()
+            return case.backend.get_capacity(CapacityQuery(Parameters())).available_bytes
+
+        volume = case.create("data", VolumeMode.FILESYSTEM, 96 << 20)
+        empty_bytes = available_bytes()
+        (Path(volume.context["share"]) / "file").write_bytes(os.urandom(32 << 20))
+        os.sync()
+        for number in range(self.snapshots):
+            case.snapshot(f"snap-{number}", volume)
+        before_bytes = available_bytes()
+        assert before_bytes == empty_bytes - self.snapshots * storage.index.all("s")[0].charge_bytes
+        file = disks[self.fs_type] / "of-others"
+        try:
+            with file.open("wb") as others:
+                os.posix_fallocate(others.fileno(), 0, 5 << 30)
+            os.sync()
+            promised_bytes = storage.ledger.snapshot().promised_bytes
+            room_bytes = storage._statvfs()[0] - (5 << 30) - promised_bytes
+            assert room_bytes < before_bytes
+            assert room_bytes - (1 << 30) < available_bytes() <= room_bytes
+            with pytest.raises(NoSpace, match="others have"):
+                case.create("too-much", VolumeMode.FILESYSTEM, room_bytes + (1 << 20))
+        finally:
+            file.unlink()
+        os.sync()
+        until(lambda: available_bytes() == before_bytes, "what others gave back can be had")
+
 
 class TestOnXfs(
     Sized, AttachTests, CloneTests, ConcurrencyTests, ExpansionTests, PublishTests, RestartTests, SnapshotTests
 ):
     """Everything that mounts; names, listings, books and health are those of tests/unit/nfs/test_contract.py."""
+
+    def test_a_full_volume_has_copies_of_its_size(self, case: BackendCase) -> None:
+        """Large extents ask for more quota while they are shared; further names of a file are kept aside meanwhile."""
+        volume = case.create("data", VolumeMode.FILESYSTEM, 16 << 20)
+        share = Path(volume.context["share"])
+        (share / "first").write_bytes(b"x" * 100_000)
+        for number in range(300):
+            (share / f"link-{number}").hardlink_to(share / "first")
+        for name, piece_bytes in (("large", 1 << 20), ("rest", 4096)):  # to the last block
+            with (share / name).open("wb", 0) as file, pytest.raises(OSError, match="No space"):
+                for _ in range(1000):
+                    file.write(b"x" * piece_bytes)
+                    os.fsync(file.fileno())
+        copies = (
+            case.clone("clone", VolumeMode.FILESYSTEM, volume),
+            case.restore("restored", VolumeMode.FILESYSTEM, case.snapshot("snap", volume)),
+        )
+        for copy in copies:
+            assert case.backend.volume_health(copy.handle) == (), "its limit is its size"
+            with pytest.raises(OSError, match="No space"):
+                (Path(copy.context["share"]) / "more").write_bytes(b"x" * (1 << 20))
 
     def test_how_it_is_exported_can_be_changed_in_use(self, case: BackendCase) -> None:
         """From the next request on, also of a file that is open."""
@@ -115,6 +238,7 @@ class TestOnExt4(Sized, ExpansionTests, CloneTests):
 
     fs_type = "ext4"
     squash = "all"
+    snapshots = 1
 
     def test_no_class_lets_root_exceed_it(self, case: BackendCase) -> None:
         """What the option is refused for, a VolumeAttributesClass is, too."""

@@ -71,6 +71,18 @@ def test_a_long_copy_goes_on_and_its_retry_joins_it(case: BackendCase, slow: thr
     case.delete(volume)
 
 
+def test_a_name_that_is_being_copied_to_is_no_new_volumes(case: BackendCase, slow: threading.Event) -> None:
+    volume = case.create("data", FILESYSTEM)
+    impatient(case)
+    with pytest.raises(TimedOut):
+        case.create("clone", FILESYSTEM, source=ContentSource(SourceKind.VOLUME, volume.handle))
+    with pytest.raises(Busy, match="clone"):
+        case.create("clone", FILESYSTEM)
+    slow.set()
+    wait_for(lambda: len(case.volumes()) == 2)
+    assert sorted(found.name for found in case.volumes()) == ["clone", "data"]
+
+
 @dataclass
 class Interrupted:
     """A clone of ten files, of which a process that has ended had copied some."""

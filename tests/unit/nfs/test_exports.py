@@ -195,3 +195,31 @@ def test_options_that_changed_are_exported_anew(tmp_path: Path, server: FakeServ
         options = server.options[volume.context["share"], "10.9.1.2"]
         assert {"root_squash", "subtree_check", "sec=krb5p:krb5i"} <= set(options.split(","))
         assert "root_squash" in lines(tmp_path)[0]
+
+
+def test_an_export_of_all_volumes_at_once_ends_with_a_start(
+    case: BackendCase, server: FakeServer, tmp_path: Path
+) -> None:
+    """Somebody has exported the directory that they are in: no record says so."""
+    case.create("data", FILESYSTEM)
+    server.table[str(tmp_path / "root/volumes"), "10.9.9.9"] = False
+    assert [finding.repairable for finding in case.backend.diagnose()] == [True]
+    case.reopen()
+    assert server.table == {}
+
+
+def test_a_node_that_has_another_address_by_now_is_let_in_from_there(tmp_path: Path, server: FakeServer) -> None:
+    """The CO repeats its call; until it unpublishes the node, what that holds from the old address stays."""
+    mode, given = AccessMode.SINGLE_NODE_WRITER, {"size_enforcement": "none"}
+    with case_on(tmp_path, server, **given) as case:
+        volume = case.create("data", FILESYSTEM)
+        publish(case, volume.handle, "node-a", mode)
+    share = volume.context["share"]
+    moved = options(tmp_path, **given, node_addresses={"node-a": "10.9.1.9"}) | {"max_volumes_per_node": 1}
+    with BackendCase(lambda: LocalNfs(moved, server)) as case:
+        for _ in range(2):
+            publish(case, volume.handle, "node-a", mode)
+            assert server.table == {(share, "10.9.1.2"): False, (share, "10.9.1.9"): False}
+        case.backend.unpublish_volume(volume.handle, "node-a", case.secrets)
+        assert server.table == {}
+        case.delete(volume)

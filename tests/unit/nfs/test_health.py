@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
 from fake_server import FakeServer, data
 
 from backends.nfs.quota import ProjectUsage
-from backends.nfs.sizing import Unsized
-from csi_core.errors import DataLoss
+from backends.nfs.sizing import DATA, Unsized
+from backends.nfs.storage import Storage
+from csi_core.errors import DataLoss, NoSpace
 from csi_core.health import HealthKind
-from csi_core.model import AccessMode, PublishRequest, SizeRange, VolumeCapability, VolumeMode
+from csi_core.model import AccessMode, GroupSnapshotSpec, PublishRequest, SizeRange, VolumeCapability, VolumeMode
 from csi_core.testing.contract import BackendCase
 
 FILESYSTEM = VolumeMode.FILESYSTEM
@@ -54,6 +56,7 @@ class CountingSizing(Unsized):
 
     def __init__(self) -> None:
         self.limits: dict[int, int] = {}
+        self.inodes: list[int] = []
         self.on = True
 
     def enforced(self) -> bool:
@@ -61,7 +64,12 @@ class CountingSizing(Unsized):
 
     def make(self, parent: int) -> int:
         super().make(parent)
-        return len(self.limits) + 1
+        self.inodes.append(os.stat(DATA, dir_fd=parent).st_ino)
+        return len(self.inodes)
+
+    def tree_id(self, directory: int) -> int:
+        inode = os.fstat(directory).st_ino
+        return self.inodes.index(inode) + 1 if inode in self.inodes else 0
 
     def limit(self, tree_id: int, limit_bytes: int) -> None:
         self.limits[tree_id] = limit_bytes
@@ -84,3 +92,67 @@ def test_limits_are_put_right(case: BackendCase) -> None:
     assert sizing.limits == {1: 2 * volume.size_bytes}
     sizing.on = False
     assert [problem.reason for problem in case.backend.storage_health()] == ["QuotaOff"]
+
+
+def test_what_was_made_without_quotas_has_no_id_to_be_limited_by(
+    case: BackendCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id 0 is everybody else's: of XFS's projects the default limit, of btrfs's qgroups the root's own."""
+    volume, sizing = case.create("data", FILESYSTEM), CountingSizing()
+    monkeypatch.setattr(Storage, "_chosen_sizing", lambda _: sizing)
+    case.reopen()
+    assert case.backend.expand_volume(volume.handle, SizeRange(2 * volume.size_bytes)) == 2 * volume.size_bytes
+    assert [problem.reason for problem in case.backend.volume_health(volume.handle)] == ["NotLimited"]
+    assert not any(case.backend.repair(finding) for finding in case.backend.diagnose())
+    assert sizing.limits == {}
+    case.snapshot("snap", volume)
+    (snapshot,) = case.backend._manager.get_plugin("tested")._mode._opened.index.all("s")
+    assert snapshot.charge_bytes == 2 * volume.size_bytes
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_snapshot_is_charged_what_it_has(
+    case: BackendCase, monkeypatch: pytest.MonkeyPatch, *, grouped: bool
+) -> None:
+    """Its volume had less when the copy began, or so its count said."""
+    storage, sizing = case.backend._manager.get_plugin("tested")._mode._opened, CountingSizing()
+    storage.sizing = sizing
+    volume = case.create("data", FILESYSTEM, 64 << 20)
+    before_bytes = storage.ledger.snapshot().promised_bytes
+    used = {1: 10 << 20}
+    monkeypatch.setattr(sizing, "usage", lambda tree_id: ProjectUsage(used.get(tree_id, 30 << 20), 0, 0))
+    if grouped:
+        case.backend.create_group_snapshot(GroupSnapshotSpec("group", (volume.handle,)))
+    else:
+        case.snapshot("snap", volume)
+    assert storage.ledger.snapshot().promised_bytes == before_bytes + (30 << 20)
+    (snapshot,) = case.snapshots()
+    assert storage.index.find("s", snapshot.handle).charge_bytes == 30 << 20
+    storage.ledger.load(storage.ledger.snapshot().capacity_bytes - (20 << 20))
+    with pytest.raises(NoSpace):
+        case.snapshot("no-room", volume)
+    assert storage.ledger.snapshot().reserved_bytes == 0
+    assert len(case.snapshots()) == 1
+
+
+def test_content_restored_from_a_backup_is_not_what_its_id_counts(
+    case: BackendCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the id keeps nothing within its size any more, or another volume, which has the id by now."""
+    sizing = CountingSizing()
+    monkeypatch.setattr(Storage, "_chosen_sizing", lambda _: sizing)
+    case.reopen()
+    volume = case.create("data", FILESYSTEM)
+    content = data(case, volume.handle)
+    content.rename(content.with_name("lost"))
+    content.mkdir()
+    assert [problem.reason for problem in case.backend.volume_health(volume.handle)] == ["NotLimited"]
+    sizing.limits.clear()
+    case.reopen()
+    case.backend.expand_volume(volume.handle, SizeRange(2 * volume.size_bytes))
+    assert sizing.limits == {}
+    content.rmdir()
+    content.with_name("lost").rename(content)
+    case.reopen()
+    assert sizing.limits == {1: 2 * volume.size_bytes}
+    assert case.backend.volume_health(volume.handle) == ()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_server import FakeServer, LocalNfs, case_on, data, options, wait_for
 
-from csi_core.errors import ConfigError, Unavailable
+from backends.nfs.records import Record, read_record, write_record
+from backends.nfs.trees import opened_directory
+from csi_core.errors import ConfigError, StorageFailure, Unavailable
 from csi_core.model import AccessMode, PublishRequest, VolumeCapability, VolumeMode
 from csi_core.testing.contract import BackendCase, KitHost
 
@@ -87,3 +93,35 @@ def test_what_was_being_made_is_thrown_away(case: BackendCase, tmp_path: Path) -
     assert case.volumes() == []
     wait_for(lambda: not list((tmp_path / "root/trash").iterdir()))
     assert not list((tmp_path / "root/new").iterdir())
+
+
+def test_what_cannot_be_made_durable_is_not_there(case: BackendCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stood at its place already; the CO asks again, and a start finds one volume of that name."""
+    storage = case.backend._manager.get_plugin("tested")._mode._opened
+
+    def failing(directory: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.sizing, "sync", failing)
+        with pytest.raises(StorageFailure, match="Input/output error"):
+            case.create("data", FILESYSTEM)
+    assert storage.ledger.snapshot().reserved_bytes == 0
+    volume = case.create("data", FILESYSTEM)
+    case.reopen()
+    assert [found.handle for found in case.volumes()] == [volume.handle]
+
+
+def test_a_record_that_does_not_fit_on_the_disk_replaces_none(tmp_path: Path) -> None:
+    """A full disk takes a part of what is written, and says so by the number of bytes only."""
+    key, soft_and_hard = "v-" + "0" * 20, resource.getrlimit(resource.RLIMIT_FSIZE)
+    record = Record(key, "data", 0, 0, 0, 0)
+    with opened_directory(str(tmp_path)) as directory:
+        write_record(directory, record)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, soft_and_hard[1]))
+        try:
+            with pytest.raises(OSError, match="too large"):
+                write_record(directory, replace(record, recorded={"long": "x" * 8192}))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, soft_and_hard)
+        assert read_record(directory, key) == record

@@ -294,3 +294,30 @@ def test_a_server_that_does_not_answer_is_said(case: BackendCase, monkeypatch: p
     assert "does not answer" in problem.message
     with pytest.raises(Unavailable, match="does not answer"):
         create(case, "pvc-1")
+
+
+@pytest.mark.parametrize(
+    ("template", "claim"),
+    [
+        (".${pvc.metadata.name}", "csi-core"),
+        (".${pvc.metadata.name}/mine", "csi-core"),
+        (".csi-${pvc.metadata.name}", "core"),
+    ],
+)
+def test_no_claims_name_leads_to_the_records(case: BackendCase, template: str, claim: str) -> None:
+    with pytest.raises(InvalidArgument, match="records"):
+        create(case, "pvc-1", claim=f"team/{claim}", subDir=template, onDelete="retain")
+    assert case.volumes() == []
+    create(case, "pvc-1", claim="team/other", subDir=template, onDelete="retain")
+
+
+def test_a_volume_whose_place_is_taken_keeps_no_other_from_being_served(case: BackendCase, share: Path) -> None:
+    """Killed before the content was at its place, where somebody has since made a directory; both hold something."""
+    volume, other = create(case, "pvc-1", onDelete="retain"), create(case, "pvc-2")
+    beside = share / ".csi-core/volumes" / volume.handle / "data"
+    (share / "pvc-1").rename(beside)
+    (beside / "file").touch()
+    (share / "pvc-1").mkdir()
+    case.reopen()
+    assert {found.handle for found in case.volumes()} == {volume.handle, other.handle}
+    assert (beside / "file").exists()
