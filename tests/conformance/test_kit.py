@@ -12,8 +12,20 @@ import pytest
 from backends.sim.plugin import SimBackend
 from csi_core.errors import CallError
 from csi_core.hookspecs import hookimpl
-from csi_core.model import Created, Existing, Page, SnapshotSpec, SourceKind, VolumeMode
-from csi_core.testing.contract import BackendCase, BackendContract
+from csi_core.model import (
+    AccessMode,
+    AttachRequest,
+    Created,
+    Existing,
+    Page,
+    SizeRange,
+    SnapshotSpec,
+    SourceKind,
+    VolumeCapability,
+    VolumeMode,
+)
+from csi_core.parameters import Parameters
+from csi_core.testing.contract import BackendCase, BackendContract, leaks
 from csi_core.testing.contract.selection import needs
 from csi_core.testing.fault_points import fault_points
 
@@ -130,6 +142,67 @@ class PublishesAnywhere(SimBackend):
         return super().publish_volume(request)
 
 
+class LeavesAFile(SimBackend):
+    @hookimpl
+    def delete_volume(self, handle, secrets):
+        super().delete_volume(handle, secrets)
+        (Path(self._options.directory) / f"{handle}.trash").touch()
+
+
+class SnapshotsGrow(SimBackend):
+    @hookimpl
+    def get_snapshot(self, handle):
+        snapshot = super().get_snapshot(handle)
+        volume = snapshot and self.get_volume(snapshot.volume_handle)
+        return replace(snapshot, size_bytes=volume.size_bytes) if volume else snapshot
+
+
+class ForgetsSnapshotParameters(SimBackend):
+    @hookimpl
+    def create_snapshot(self, spec):
+        return super().create_snapshot(replace(spec, recorded={}))
+
+
+class GrowsPastTheLimit(SimBackend):
+    @hookimpl
+    def expand_volume(self, handle, size):
+        return super().expand_volume(handle, SizeRange(size.required_bytes))
+
+
+class GrowsIntoOldData(SimBackend):
+    @hookimpl
+    def expand_volume(self, handle, size):
+        before = self.get_volume(handle).size_bytes
+        grown = super().expand_volume(handle, size)
+        source = self.attach_volume(AttachRequest(handle, VolumeCapability(RAW, AccessMode.SINGLE_NODE_WRITER)))
+        if grown > before:
+            with source.device.open("r+b") as device:
+                device.seek(before)
+                device.write(b"somebody's data")
+        return grown
+
+
+class DetachesAll(SimBackend):
+    @hookimpl
+    def detach_volume(self, handle):
+        for volume in super().list_volumes("", 100).entries:
+            super().detach_volume(volume.handle)
+            self.unpublish_volume(volume.handle, "", Parameters())
+
+
+class TrimsNames(SimBackend):
+    @hookimpl
+    def create_volume(self, spec):
+        return super().create_volume(replace(spec, name=spec.name.strip()))
+
+
+class RemembersTheDeleted(SimBackend):
+    @hookimpl
+    def create_volume(self, spec):
+        first = self.__dict__.setdefault("first", {}).setdefault(spec.name, spec.recorded)
+        return super().create_volume(replace(spec, recorded=first))
+
+
 FIRST, RAW = VolumeMode.FILESYSTEM, VolumeMode.BLOCK
 BROKEN: list[tuple[type[SimBackend], Callable[[BackendCase], None]]] = [
     (IgnoresCase, Kit().test_every_name),
@@ -149,16 +222,31 @@ BROKEN: list[tuple[type[SimBackend], Callable[[BackendCase], None]]] = [
     (ShrinksOnRequest, lambda case: Kit().test_never_shrinks(case, FIRST)),
     (LeavesPartOfAGroup, Kit().test_all_or_none),
     (NamesNoChange, Kit().test_changed),
+    (LeavesAFile, lambda case: Kit().test_a_life_leaves_nothing(case, FIRST)),
+    (SnapshotsGrow, lambda case: Kit().test_snapshot_keeps_its_size(case, RAW)),
+    (ForgetsSnapshotParameters, Kit().test_what_is_recorded_of_a_snapshot),
+    (GrowsPastTheLimit, lambda case: Kit().test_odd_size_and_limit(case, FIRST)),
+    (GrowsIntoOldData, lambda case: Kit().test_grow(case, RAW)),
+    (DetachesAll, lambda case: Kit().test_restart_while_several_are_attached(case, FIRST)),
+    (TrimsNames, Kit().test_every_name),
+    (RemembersTheDeleted, lambda case: Kit().test_name_is_free_again(case, FIRST)),
     (PublishesAnywhere, lambda case: Kit().test_unknown_node_or_volume(case, FIRST)),
 ]
 
 
 @pytest.mark.parametrize(("broken", "test"), BROKEN, ids=[broken.__name__ for broken, _ in BROKEN])
-def test_broken_backends_fail(tmp_path: Path, broken: type[SimBackend], test: Callable[[BackendCase], None]) -> None:
+def test_broken_backends_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: type[SimBackend], test: Callable[[BackendCase], None]
+) -> None:
     """The test passes on the simulator and fails on a simulator with one mistake in it."""
+    monkeypatch.setattr(leaks, "_SETTLE_S", 0.1)  # the simulator does nothing in the background
     for plugin in (SimBackend, broken):
         options = {"directory": str(tmp_path / plugin.__name__), "reach": "node-local", "nodes": ["node-b"]}
-        with BackendCase(lambda plugin=plugin, options=options: plugin(options)) as case:
+        inventory = (tmp_path / plugin.__name__).rglob
+        with BackendCase(
+            lambda plugin=plugin, options=options: plugin(options),
+            inventory=lambda inventory=inventory: map(str, inventory("*")),
+        ) as case:
             if plugin is SimBackend:
                 test(case)
             else:

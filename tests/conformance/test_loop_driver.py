@@ -15,7 +15,6 @@ from backends.loop.database import PoolDatabase
 from backends.loop.extents import preparing
 from backends.loop.options import SegmentOptions
 from backends.loop.plugin import LoopBackend
-from csi_core.node.growth import lacks_cap_sys_resource
 from csi_core.testing.devices import ext4_filesystem, leak_check, xfs_filesystem
 from csi_core.testing.driver import DriverCase, DriverContract
 from csi_core.testing.harness import ServerProcess
@@ -57,7 +56,6 @@ class TestExt4OnXfs(DriverContract):
             fs_type=self.fs_type,
             parameters=self.parameters,
             size_bytes=self.size_bytes,
-            online_growth=self.fs_type != "ext4" or not lacks_cap_sys_resource(),
         )
 
 

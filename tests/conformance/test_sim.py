@@ -25,6 +25,7 @@ class TestSim(BackendContract):
             lambda: SimBackend(options),
             mutable=({"iops": "1000"}, {"tier": "fast"}),
             secrets={"secretKey": "open sesame"},
+            inventory=lambda: map(str, tmp_path.rglob("*")),
         ) as case:
             yield case
 

@@ -39,7 +39,9 @@ _MODULES = (
     "content",
     "expansion",
     "groups",
+    "leaks",
     "listing",
+    "pools",
     "publish",
     "restart",
     "snapshots",
@@ -57,7 +59,9 @@ from csi_core.testing.contract.clones import CloneTests  # noqa: E402
 from csi_core.testing.contract.concurrency import ConcurrencyTests  # noqa: E402
 from csi_core.testing.contract.expansion import ExpansionTests  # noqa: E402
 from csi_core.testing.contract.groups import GroupTests  # noqa: E402
+from csi_core.testing.contract.leaks import LeakTests  # noqa: E402
 from csi_core.testing.contract.listing import ListingTests  # noqa: E402
+from csi_core.testing.contract.pools import PoolTests  # noqa: E402
 from csi_core.testing.contract.publish import PublishTests  # noqa: E402
 from csi_core.testing.contract.restart import RestartTests  # noqa: E402
 from csi_core.testing.contract.snapshots import SnapshotTests  # noqa: E402
@@ -68,8 +72,10 @@ __all__ = ["BackendCase", "BackendContract", "KitHost"]
 
 # pytest begins with the last base: the plainest tests, so that `pytest -x` stops at what is wrong first of all.
 class BackendContract(
+    LeakTests,
     RestartTests,
     ConcurrencyTests,
+    PoolTests,
     CareTests,
     BlockTests,
     GroupTests,

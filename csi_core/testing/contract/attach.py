@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
 from csi_core.errors import FailedPrecondition, NotFound
 from csi_core.model import AttachRequest, BlockSource, DirectorySource, Reach, VolumeMode
 from csi_core.testing.contract.case import BackendCase
-from csi_core.testing.contract.content import DeviceContent
+from csi_core.testing.contract.content import DeviceContent, content_of
 from csi_core.testing.contract.selection import Selection, needs
 
 __all__ = ["AttachTests"]
@@ -64,6 +66,27 @@ class AttachTests(Selection):
             content.write("after")
             after = content.checksum()
         assert case.checksum(volume, mode) == after
+
+    def test_restart_while_several_are_attached(self, case: BackendCase, mode: VolumeMode) -> None:
+        """Each is still its own volume, still in use, and still there when another is detached."""
+        volumes = [case.create(name, mode) for name in ("one", "two", "three")]
+        requests = [case.attach_request(volume, mode) for volume in volumes]
+        with ExitStack() as stack:
+            contents = [stack.enter_context(case.attached(volume, mode)) for volume in volumes]
+            for volume, content in zip(volumes, contents, strict=True):
+                content.write(volume.name)
+            checksums = [content.checksum() for content in contents]
+            case.reopen()
+            case.backend.detach_volume(volumes[1].handle)
+            for number in (2, 0):  # not in the order in which they were attached
+                assert contents[number].checksum() == checksums[number], "the source of before leads there no longer"
+                if case.backend.description.reach is Reach.NODE_LOCAL:
+                    with pytest.raises(FailedPrecondition):
+                        case.delete(volumes[number])
+                with content_of(case.backend.attach_volume(requests[number])) as content:
+                    assert content.checksum() == checksums[number]
+        for volume, checksum in zip(volumes, checksums, strict=True):
+            assert case.checksum(volume, mode) == checksum
 
     def test_volumes_are_apart(self, case: BackendCase, mode: VolumeMode) -> None:
         """Writing one changes no other."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +69,9 @@ class BackendCase:
         size_bytes: of the tests' volumes; the least the backend makes, and at least 16 MiB, unless given.
         nodes: two nodes that volumes can be published to, for backends with ``publish_volume``; the first is this one.
         wrappers: plugins around it, as in the configuration.
+        elsewhere: parameters that choose another pool than ``parameters`` does, where there are several.
+        inventory: names what there is on the storage and this node, such as files and devices, without asking the
+            backend: a life in order must end with the names that it began with.
     """
 
     def __init__(
@@ -81,6 +84,8 @@ class BackendCase:
         size_bytes: int = 0,
         nodes: tuple[str, str] = ("node-a", "node-b"),
         wrappers: Sequence[object] = (),
+        elsewhere: Mapping[str, str] | None = None,
+        inventory: Callable[[], Iterable[str]] | None = None,
     ) -> None:
         self._make = make
         self._wrappers = wrappers
@@ -89,6 +94,8 @@ class BackendCase:
         self.parameters = dict(parameters or {})
         self.mutable = mutable
         self.nodes = nodes
+        self.elsewhere = elsewhere
+        self.inventory = inventory
         self.backend = self._open()
 
     def __enter__(self) -> Self:
@@ -120,6 +127,15 @@ class BackendCase:
         """The size of a test's volume: one that the backend makes exactly."""
         description = self.backend.description
         return self._size_bytes or self.whole(max(description.minimum_size_bytes, _DEFAULT_BYTES))
+
+    @contextmanager
+    def choosing(self, parameters: Mapping[str, str]) -> Iterator[None]:
+        """Requests are made with these StorageClass parameters for the time being."""
+        before, self.parameters = self.parameters, dict(parameters)
+        try:
+            yield
+        finally:
+            self.parameters = before
 
     @property
     def secrets(self) -> Parameters:

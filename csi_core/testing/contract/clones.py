@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from csi_core.errors import NotFound
-from csi_core.model import ContentSource, SourceKind, VolumeMode
+from csi_core.model import BlockSource, ContentSource, SourceKind, VolumeMode
 from csi_core.testing.contract.case import BackendCase
 from csi_core.testing.contract.selection import Selection, needs
 
@@ -64,6 +64,21 @@ class CloneTests(Selection):
         assert case.checksum(clone, mode) == before
         case.delete(clone)
         assert case.checksum(second, mode) == before
+
+    @needs("mark_formatted", source=SourceKind.VOLUME)
+    def test_clone_is_formatted_as_its_source(self, case: BackendCase, mode: VolumeMode) -> None:
+        """The record that there is a filesystem is copied with it, and that its UUID is another's is said."""
+        if not case.backend.description.filesystems:
+            return
+        volume = case.create("data", mode)
+        case.write(volume, mode, "data")
+        case.backend.mark_formatted(volume.handle, "ext4")
+        for _ in range(2):
+            clone = case.clone("clone", mode, volume)
+            with case.attached(clone, mode):
+                source = case.backend.attach_volume(case.attach_request(clone, mode))
+                assert not isinstance(source, BlockSource) or (source.formatted, source.copied) == ("ext4", True)
+            case.reopen()
 
     @needs(source=SourceKind.VOLUME)
     def test_clone_of_nothing(self, case: BackendCase, mode: VolumeMode) -> None:

@@ -30,8 +30,8 @@ class Content(Protocol):
     def checksum(self, size_bytes: int | None = None) -> str:
         """Of everything, or of the first ``size_bytes`` where the content is a device."""
 
-    def empty(self) -> bool:
-        """Whether nothing is there: no file, or nothing but zeros."""
+    def empty(self, offset_bytes: int = 0) -> bool:
+        """Whether nothing is there: no file, or nothing but zeros, from an offset on where the content is a device."""
 
 
 class DeviceContent:
@@ -69,10 +69,11 @@ class DeviceContent:
         assert not left, f"{self.path} ends {left} bytes early"
         return digest.hexdigest()
 
-    def empty(self) -> bool:
-        """Whether all of it is zero."""
+    def empty(self, offset_bytes: int = 0) -> bool:
+        """Whether all of it from ``offset_bytes`` on is zero."""
         zeros = bytes(_CHUNK_BYTES)
         with self.path.open("rb") as device:
+            device.seek(offset_bytes)
             return all(chunk == zeros[: len(chunk)] for chunk in iter(lambda: device.read(_CHUNK_BYTES), b""))
 
 
@@ -110,7 +111,7 @@ class DirectoryContent:
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
 
-    def empty(self) -> bool:
+    def empty(self, offset_bytes: int = 0) -> bool:  # noqa: ARG002
         """Whether nothing is in it."""
         return not any(self.path.iterdir())
 

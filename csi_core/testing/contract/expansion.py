@@ -31,6 +31,7 @@ class ExpansionTests(Selection):
         with case.attached(volume, mode) as content:
             if isinstance(content, DeviceContent):
                 assert content.size_bytes == wanted
+                assert content.empty(case.size_bytes), "the part that was added holds somebody's data"
 
     @needs("expand_volume")
     def test_grow_attached(self, case: BackendCase, mode: VolumeMode) -> None:
@@ -65,6 +66,10 @@ class ExpansionTests(Selection):
         assert size_bytes == case.whole(size_bytes)
         exact = SizeRange(3 * case.size_bytes, 3 * case.size_bytes)
         assert case.backend.expand_volume(volume.handle, exact) == 3 * case.size_bytes
+        if case.backend.description.size_granularity_bytes > 1:
+            between = SizeRange(3 * case.size_bytes + 1, 3 * case.size_bytes + 1)
+            with pytest.raises(OutOfRange):
+                case.backend.expand_volume(volume.handle, between)
 
     @needs("expand_volume")
     def test_no_room(self, case: BackendCase, mode: VolumeMode) -> None:

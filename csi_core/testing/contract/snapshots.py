@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from csi_core.errors import FailedPrecondition, NotFound
-from csi_core.model import ContentSource, Created, Existing, SnapshotSpec, SourceKind, VolumeMode
+from csi_core.model import ContentSource, Created, Existing, SizeRange, SnapshotSpec, SourceKind, VolumeMode
 from csi_core.testing.contract.case import BackendCase
 from csi_core.testing.contract.selection import Selection, needs
 from csi_core.testing.contract.volumes import BAD_HANDLES, HANDLE, NAMES
@@ -34,6 +35,27 @@ class SnapshotTests(Selection):
             assert case.backend.create_snapshot(case.snapshot_spec("snap", volume)) == Existing(snapshot)
             assert case.backend.get_snapshot(snapshot.handle) == snapshot
             case.reopen()
+
+    @needs("create_snapshot")
+    def test_what_is_recorded_of_a_snapshot(self, case: BackendCase) -> None:
+        """The strings that the core compares are stored exactly."""
+        volume = case.create("data", self.volume_modes[0])
+        recorded = {"plain": "value", "empty": "", "ключ": "значение ✓"}
+        snapshot = case.backend.create_snapshot(replace(case.snapshot_spec("snap", volume), recorded=recorded)).value
+        assert dict(snapshot.recorded) == recorded
+        case.reopen()
+        assert case.backend.get_snapshot(snapshot.handle) == snapshot
+
+    @needs("create_snapshot", "expand_volume")
+    def test_snapshot_keeps_its_size(self, case: BackendCase, mode: VolumeMode) -> None:
+        """A volume that grows does so alone: its snapshots are as large as they were, and restored at that size."""
+        volume = case.create("data", mode)
+        before = case.write(volume, mode, "before")
+        snapshot = case.snapshot("snap", volume)
+        case.backend.expand_volume(volume.handle, SizeRange(2 * case.size_bytes))
+        assert case.backend.get_snapshot(snapshot.handle) == snapshot
+        if SourceKind.SNAPSHOT in self.sources:
+            assert case.checksum(case.restore("restored", mode, snapshot), mode) == before
 
     @needs("create_snapshot")
     def test_every_snapshot_name(self, case: BackendCase) -> None:

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from csi_core.errors import CallError, NoSpace, OutOfRange
-from csi_core.model import MAX_HANDLE_BYTES, Created, Existing, SizeRange, VolumeMode
+from csi_core.model import MAX_HANDLE_BYTES, BlockSource, Created, Existing, SizeRange, VolumeMode
 from csi_core.testing.contract.case import BackendCase
 from csi_core.testing.contract.selection import Selection, needs
 
@@ -24,6 +24,9 @@ NAMES = (
     "𝄞" * 32,
     "MiXeD CaSe",
     "mixed case",
+    "padded",
+    " padded",
+    "padded ",
     "../../etc/passwd",
     "/absolute/name",
     ".",
@@ -185,14 +188,19 @@ class VolumeTests(Selection):
         assert case.volumes() == [other]
 
     def test_name_is_free_again(self, case: BackendCase, mode: VolumeMode) -> None:
-        """A new volume of a deleted one's name is new: nobody reads what was deleted."""
+        """A new volume of a deleted one's name is new: nobody reads what was deleted, and no record of it counts."""
         volume = case.create("data", mode)
         case.write(volume, mode, "secret")
+        if "mark_formatted" in case.backend.hooks:
+            case.backend.mark_formatted(volume.handle, "ext4")
         case.delete(volume)
-        again = case.backend.create_volume(case.spec("data", mode))
+        again = case.backend.create_volume(case.spec("data", mode, recorded={**case.parameters, "other": "value"}))
         assert isinstance(again, Created)
+        assert dict(again.value.recorded) == {**case.parameters, "other": "value"}
         with case.attached(again.value, mode) as content:
             assert content.empty()
+            source = case.backend.attach_volume(case.attach_request(again.value, mode))
+            assert not isinstance(source, BlockSource) or source.formatted == ""
 
     def test_unknown_handles(self, case: BackendCase) -> None:
         """Handles come from the outside: what is none is not there, and is deleted and detached without harm."""

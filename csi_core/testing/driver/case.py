@@ -13,6 +13,7 @@ import grpc
 
 from csi_core._proto import csi_pb2 as pb
 from csi_core.model import VolumeMode
+from csi_core.node.growth import lacks_cap_sys_resource
 from csi_core.testing.harness import AccessMode, ServerProcess, mounted, raw_block
 
 __all__ = ["CALL_S", "DriverCase", "Pod", "refused"]
@@ -25,6 +26,11 @@ _DEFAULT_BYTES = 16 << 20
 Q = TypeVar("Q")
 R = TypeVar("R")
 Code = grpc.StatusCode
+
+
+def may_not_grow(fs_type: str) -> bool:
+    """Whether the kernel refuses this process to grow such a filesystem while it is mounted."""
+    return fs_type == "ext4" and lacks_cap_sys_resource()
 
 
 @contextmanager
@@ -136,10 +142,11 @@ class DriverCase:
         secrets: what calls are made with.
         mutable: two settings of mutable parameters, for drivers with MODIFY_VOLUME.
         size_bytes: of the tests' volumes; its double must be possible too.
-        fs_type: filesystem of mounted volumes, "" where the backend has directories.
+        fs_type: filesystem of mounted volumes: name it where sources are block devices; "" where they are directories.
         backend: the configured name of the backend under test.
         online_growth: False where this machine does not let the driver grow ``fs_type`` while it is mounted (ext4
-            without CAP_SYS_RESOURCE): the call must then say so, and the filesystem grow when it is staged again.
+            without CAP_SYS_RESOURCE): the call must then say so, and the filesystem grow when it is staged again. Found
+            out from ``fs_type`` and this process's capabilities unless said.
     """
 
     def __init__(
@@ -153,7 +160,7 @@ class DriverCase:
         mutable: tuple[Mapping[str, str], ...] = (),
         size_bytes: int = _DEFAULT_BYTES,
         fs_type: str = "",
-        online_growth: bool = True,
+        online_growth: bool | None = None,
     ) -> None:
         self.server = server
         self.directory = directory
@@ -163,7 +170,7 @@ class DriverCase:
         self.mutable = mutable
         self.size_bytes = size_bytes
         self.fs_type = fs_type
-        self.online_growth = online_growth
+        self.online_growth = online_growth if online_growth is not None else not may_not_grow(fs_type)
         if not server.running:  # a test that failed in the middle of a restart must not fail all others
             server.restart()
         answer = server.controller.ControllerGetCapabilities(pb.ControllerGetCapabilitiesRequest(), timeout=CALL_S)

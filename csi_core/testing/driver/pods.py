@@ -112,7 +112,8 @@ class PodTests(Selection):
         if mode is VolumeMode.BLOCK:
             assert usage[pb.VolumeUsage.BYTES].total == driver.size_bytes
         else:
-            assert usage[pb.VolumeUsage.INODES].total > 0
+            inodes = os.statvfs(pod.target_path).f_files  # 0 where they are made as they are needed, as on btrfs
+            assert not inodes or usage[pb.VolumeUsage.INODES].total > 0
         for path in (str(pod.target_path) + "-elsewhere", "relative/path"):
             request.volume_path = path
             with refused(Code.NOT_FOUND):

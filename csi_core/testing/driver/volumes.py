@@ -81,14 +81,14 @@ class CallTests(Selection):
 
     @needs("get_capacity")
     def test_capacity(self, driver: DriverCase) -> None:
-        """Room for the tests' class, and none for a class that this driver does not serve."""
+        """Room for the tests' class, and none for a class of a backend that this driver has not."""
         request = pb.GetCapacityRequest(
             parameters={"backend": driver.backend, **driver.parameters},
             volume_capabilities=[driver.capability(self.volume_modes[0])],
         )
         answer = driver.call(driver.server.controller.GetCapacity, request)
         assert answer.available_capacity > 0
-        request.parameters["noSuchKey"] = "1"
+        request.parameters["backend"] = "elsewhere"
         assert driver.call(driver.server.controller.GetCapacity, request).available_capacity == 0
 
     @needs("create_snapshot")

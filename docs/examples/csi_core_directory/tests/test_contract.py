@@ -23,5 +23,5 @@ class TestDirectory(BackendContract):
     def case(self, tmp_path: Path) -> Iterator[BackendCase]:
         """Empty storage for each test."""
         options = {"path": str(tmp_path), "capacity": "100Gi"}
-        with BackendCase(lambda: DirectoryBackend(options)) as case:
+        with BackendCase(lambda: DirectoryBackend(options), inventory=lambda: map(str, tmp_path.rglob("*"))) as case:
             yield case
