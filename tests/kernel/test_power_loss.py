@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import pytest
 from csi_core.testing.devices import unmount_below
 
 from . import lives
-from .write_log import FLUSH, FUA, Entry, Replay, branch, dmsetup, entries, logged, mark
+from .write_log import FLUSH, FUA, Entry, Replay, branch, entries, logged, mapped, mark
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_kernel("device-mapper")]
 
@@ -28,6 +28,9 @@ DISK_BYTES = 512 * MIB
 FILESYSTEM_BYTES = DISK_BYTES - lives.SEGMENT_BYTES
 MKFS = {"xfs": ("mkfs.xfs", "-q", "-K"), "ext4": ("mkfs.ext4", "-q", "-F", "-E", "nodiscard")}
 FORMATTED = "formatted"
+FLUSHES_HAVE_NO_OFFSET = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 11)
+"""From then on device-mapper hands them on without. Whose cache was flushed is unknown then, so both count as flushed:
+a lesser test than on older kernels."""
 
 
 @contextmanager
@@ -43,12 +46,10 @@ def mounted(fs_type: str, device: Path, path: Path) -> Iterator[Path]:
 @contextmanager
 def cut_in_two(device: Path) -> Iterator[tuple[Path, Path]]:
     """A part of it for the filesystem with pool.db and a part for a segment, under the same names each time."""
-    parts = {f"{DEVICE}-filesystem": (0, FILESYSTEM_BYTES), f"{DEVICE}-segment": (FILESYSTEM_BYTES, DISK_BYTES)}
-    with ExitStack() as stack:
-        for name, (begin, end) in parts.items():
-            dmsetup("create", name, "--table", f"0 {(end - begin) // 512} linear {device} {begin // 512}")
-            stack.callback(dmsetup, "remove", "--retry", name)
-        filesystem, segment = (Path("/dev/mapper", name) for name in parts)
+    with (
+        mapped(f"{DEVICE}-filesystem", FILESYSTEM_BYTES, f"linear {device} 0") as filesystem,
+        mapped(f"{DEVICE}-segment", lives.SEGMENT_BYTES, f"linear {device} {FILESYSTEM_BYTES // 512}") as segment,
+    ):
         yield filesystem, segment
 
 
@@ -92,14 +93,16 @@ def live(case: Case, device: Path, segment: Path | None, path: Path) -> list[liv
     with mounted(case.fs_type, device, path) as pool:
         lives.made(pool, case.layout, segment)
         backend = lives.started(pool)
-        life = lives.Life(backend, case.size_bytes, case.grown_bytes)
-        mark(DEVICE, FORMATTED)
-        answered.append(dict(life.things))
-        for act in case.acts:
-            act(life)
-            mark(DEVICE, f"answered-{len(answered)}")
+        try:
+            life = lives.Life(backend, case.size_bytes, case.grown_bytes)
+            mark(DEVICE, FORMATTED)
             answered.append(dict(life.things))
-        backend.stop()
+            for act in case.acts:
+                act(life)
+                mark(DEVICE, f"answered-{len(answered)}")
+                answered.append(dict(life.things))
+        finally:
+            backend.stop()
     return answered
 
 
@@ -113,12 +116,13 @@ class Caches:
 
     def take(self, entry: Entry) -> None:
         # A flush has an offset, too: that of the part that was told to.
-        held = self._held[entry.offset_bytes >= self._split_bytes]
-        held.append(entry)
-        if entry.flags & (FLUSH | FUA):
-            for durable in held:
-                self._replay.apply(durable)
-            held.clear()
+        told = self._held[entry.offset_bytes >= self._split_bytes]
+        told.append(entry)
+        for held in self._held if entry.flags & FLUSH and FLUSHES_HAVE_NO_OFFSET else (told,):
+            if entry.flags & (FLUSH | FUA):
+                for durable in held:
+                    self._replay.apply(durable)
+                held.clear()
 
 
 def moments(log: Path) -> Iterator[tuple[Entry, int | None]]:
@@ -160,25 +164,24 @@ def test_a_power_cut_at_any_flush_loses_nothing_that_was_answered(
     disk, log, replayed, spare = disks
     with logged(disk, log, DISK_BYTES, DEVICE) as device, laid_out(case, device) as (filesystem, segment):
         answered = live(case, filesystem, segment, tmp_path)
-    replay = Replay(log, replayed)
-    caches = Caches(replay, FILESYSTEM_BYTES if case.on_disk else 0)
     cuts = 0
-    for entry, answers in moments(log):
-        caches.take(entry)
-        if answers is None:
-            continue
-        replay.sync()
-        cuts += 1
-        with (
-            branch(replayed, spare, DISK_BYTES, f"{DEVICE}-cut") as device,
-            laid_out(case, device) as (filesystem, _),
-            mounted(case.fs_type, filesystem, tmp_path) as pool,
-        ):
-            try:
-                lives.check(pool, answered[answers], answered[min(answers + 1, len(answered) - 1)])
-            except BaseException as error:
-                error.add_note(f"power cut number {cuts}, after {answers} answers")
-                raise
-    replay.close()
+    with closing(Replay(log, replayed)) as replay:
+        caches = Caches(replay, FILESYSTEM_BYTES if case.on_disk else 0)
+        for entry, answers in moments(log):
+            caches.take(entry)
+            if answers is None:
+                continue
+            replay.sync()
+            cuts += 1
+            with (
+                branch(replayed, spare, DISK_BYTES, f"{DEVICE}-cut") as device,
+                laid_out(case, device) as (filesystem, _),
+                mounted(case.fs_type, filesystem, tmp_path) as pool,
+            ):
+                try:
+                    lives.check(pool, answered[answers], answered[min(answers + 1, len(answered) - 1)])
+                except BaseException as error:
+                    error.add_note(f"power cut number {cuts}, after {answers} answers")
+                    raise
     assert cuts > 2 * len(case.acts), "the log holds the flushes of every act"
     record_property("detail", f"{name}: {cuts} power cuts")

@@ -6,11 +6,13 @@ the log is ordered by that: its beginning up to a flush is what a disk that lose
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +21,7 @@ SUPER: Final = struct.Struct("<QQQI")  # magic, version, entries, sector size in
 ENTRY: Final = struct.Struct("<QQQQ")  # sector, sectors, flags, bytes of data beside the header
 MAGIC: Final = 0x6A736677736872
 FLUSH, FUA, DISCARD, MARK = 1, 2, 4, 8
+BLKFLSBUF: Final = 0x1261
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,34 @@ class Entry:
 
 
 @contextmanager
-def logged(disk: Path, log: Path, size_bytes: int, name: str) -> Iterator[Path]:
-    """A device that passes everything on to the beginning of ``disk``, and notes it in ``log``."""
-    dmsetup("create", name, "--table", f"0 {size_bytes // 512} log-writes {disk} {log}")
+def mapped(name: str, size_bytes: int, target: str) -> Iterator[Path]:
+    """The device ``name``, made of one target; in the end its name is free again, also where it is in use."""
+    dmsetup("create", name, "--table", f"0 {size_bytes // 512} {target}")
     try:
         yield Path("/dev/mapper", name)
     finally:
+        take_away(name)
+
+
+def take_away(name: str) -> None:
+    """Remove a device.
+
+    Raises:
+        CalledProcessError: it is in use. It fails all I/O from now on, has another name, and goes when it is closed.
+    """
+    try:
         dmsetup("remove", "--retry", name)
+    except subprocess.CalledProcessError:
+        left = f"{name}-left-{time.monotonic_ns()}"
+        dmsetup("wipe_table", "--noflush", "--nolockfs", name)
+        dmsetup("rename", name, left)
+        dmsetup("remove", "--deferred", left)
+        raise
+
+
+def logged(disk: Path, log: Path, size_bytes: int, name: str) -> AbstractContextManager[Path]:
+    """A device that passes everything on to the beginning of ``disk``, and notes it in ``log``."""
+    return mapped(name, size_bytes, f"log-writes {disk} {log}")
 
 
 def mark(name: str, text: str) -> None:
@@ -59,19 +83,16 @@ def mark(name: str, text: str) -> None:
     dmsetup("message", name, "0", "mark", text)
 
 
-@contextmanager
-def branch(disk: Path, spare: Path, size_bytes: int, name: str) -> Iterator[Path]:
+def branch(disk: Path, spare: Path, size_bytes: int, name: str) -> AbstractContextManager[Path]:
     """``disk`` as it is now, to be written to without changing it; the writes go to ``spare`` and are forgotten."""
-    dmsetup("create", name, "--table", f"0 {size_bytes // 512} snapshot {disk} {spare} N 16")
-    try:
-        yield Path("/dev/mapper", name)
-    finally:
-        dmsetup("remove", "--retry", name)
+    return mapped(name, size_bytes, f"snapshot {disk} {spare} N 16")
 
 
 def entries(log: Path) -> Iterator[Entry]:
     """The entries of a log whose device is closed."""
     with log.open("rb") as file:
+        # It was written to below the cache, which is kept where somebody else has the disk open.
+        fcntl.ioctl(file, BLKFLSBUF, 0)
         magic, version, count, sector_bytes = SUPER.unpack(file.read(SUPER.size))
         assert (magic, version) == (MAGIC, 1), f"{log} holds no log of writes"
         at_bytes = sector_bytes
@@ -87,7 +108,7 @@ def entries(log: Path) -> Iterator[Entry]:
 
 
 class Replay:
-    """Writes a log to another disk, entry by entry."""
+    """Writes a log to another disk, entry by entry; to be closed."""
 
     def __init__(self, log: Path, disk: Path) -> None:
         self._log = os.open(log, os.O_RDONLY)
