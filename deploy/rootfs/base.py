@@ -40,8 +40,22 @@ def make_base(image: str, directory: Path) -> Path:
         f"deb {archive} {release}-updates main",
         f"deb {security} {release}-security main",
     )
+    # Not in a namespace of its own: that would keep copies of this machine's mounts, and so their devices, busy.
     run("mmdebstrap", "--quiet", "--variant=minbase", *_SLIM, release, str(root), *sources)
+    unmount_below(root)
     return root
+
+
+def unmount_below(root: Path) -> None:
+    """mmdebstrap only warns where it cannot unmount its /proc again, and then all of that would be copied.
+
+    Raises:
+        DockerfileError: something cannot be unmounted.
+    """
+    fields = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text(encoding="ascii").splitlines()]
+    mounted = [Path(field.encode().decode("unicode_escape")) for field in fields]
+    for path in reversed([path for path in mounted if path.is_relative_to(root.resolve())]):
+        run("umount", "--lazy", str(path))
 
 
 def _mirrors() -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["EXAMPLES", "Example"]
+__all__ = ["DIRECTORY", "EXAMPLES", "Example"]
 
 DIRECTORY = Path(__file__).parents[2] / "deploy/examples"
 

@@ -6,6 +6,7 @@ host's side of a path is elsewhere, below the machine's directory, so that this 
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from image import Image
 
@@ -105,10 +107,16 @@ def machine(*real: str) -> Iterator[Machine]:
 
 def loop_devices_over(directory: Path) -> list[str]:
     """Loop devices whose files lie below a directory; by inode, since their paths are those of a container."""
-    inodes = {str(path.stat().st_ino) for path in directory.rglob("*.img")}
-    columns = ["--noheadings", "--raw", "--output", "NAME,BACK-INO"]
+    files = {(path.stat().st_dev, path.stat().st_ino) for path in directory.rglob("*.img")}
+    columns = ["--list", "--json", "--output", "NAME,BACK-MAJ:MIN,BACK-INO"]
     listed = subprocess.run(["losetup", *columns], capture_output=True, text=True, check=True).stdout
-    return [name for name, inode in map(str.split, listed.splitlines()) if inode in inodes]
+    devices = json.loads(listed or '{"loopdevices": []}')["loopdevices"]
+    return [device["name"] for device in devices if _backing_file(device) in files]
+
+
+def _backing_file(device: Mapping[str, Any]) -> tuple[int, int]:
+    major, minor = map(int, device["back-maj:min"].split(":"))
+    return os.makedev(major, minor), int(device["back-ino"])
 
 
 def _detach_loop_devices_over(directory: Path) -> None:

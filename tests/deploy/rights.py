@@ -62,7 +62,7 @@ NEEDED: dict[tuple[str, str], frozenset[Right]] = {
     # The snapshot that a claim is made from: found, kept by a finalizer meanwhile, its handle read.
     ("provisioner", "snapshots"): rights(SNAPSHOT, "volumesnapshots", "get list watch update")
     | rights(SNAPSHOT, "volumesnapshotcontents", "get"),
-    # One CSIStorageCapacity a class and node, owned by the DaemonSet, which is found by way of the pod.
+    # One CSIStorageCapacity a class and node, owned by the pod.
     ("provisioner", "node-local"): rights(
         STORAGE, "csistoragecapacities", "get list watch create update patch delete", own_namespace=True
     )
@@ -112,7 +112,7 @@ NOT_USED: dict[str, tuple[tuple[frozenset[Right], str], ...]] = {
             "in node mode it knows its node's topology from the driver; network volumes have none",
         ),
         (rights(SNAPSHOT, "volumesnapshotcontents", "list"), "only ever gets one"),
-        (rights("apps", "replicasets", "get", own_namespace=True), "capacity is owned by a DaemonSet"),
+        (rights("apps", "replicasets", "get", own_namespace=True), "capacity is owned by the pod"),
     ),
     "attacher": ((LEADER_ONLY_READS, "leader election gets, creates and updates its one lease"),),
     "resizer": (

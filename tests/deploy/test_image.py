@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -178,3 +179,15 @@ def test_lines_go_on_comments_do_not_and_variables_are_filled_in(language: Modul
 def test_the_build_context_is_what_the_image_is_made_from(language: ModuleType, path: str, ignored: bool) -> None:
     rules = (CHECKOUT / ".dockerignore").read_text(encoding="utf-8")
     assert language.ignore_filter(rules)(Path(path)) is ignored
+
+
+def test_nothing_stays_mounted_in_the_base_of_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(CHECKOUT / "deploy" / "rootfs")
+    unmount_below = importlib.import_module("base").unmount_below
+    root = tmp_path / "a base"
+    for place in (root / "proc", root / "proc" / "bus"):
+        place.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+    unmount_below(root)
+    assert not (root / "proc").is_mount()
+    assert not (root / "proc" / "bus").exists()

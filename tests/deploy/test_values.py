@@ -72,6 +72,34 @@ WRONG = {
         loop(config={"backends": {"b": {"type": "loop", "options": {"pools": {}}}}}),
         "config/backends/b/options/pools': minProperties: got 0, want 1",
     ),
+    "a misspelled limit": (
+        loop(node={"resources": {"limits": {"memroy": "1Gi"}}}),
+        "node/resources/limits': additional properties 'memroy' not",
+    ),
+    "misspelled limits": (
+        {"sidecars": {"resizer": {"resources": {"limit": {}}}}},
+        "at '/sidecars/resizer/resources': additional properties 'limit' not allowed",
+    ),
+    "a misspelled toleration": (
+        loop(node={"tolerations": [{"key": "a", "efect": "NoSchedule"}]}),
+        "node/tolerations/0': additional properties 'efect' not allowed",
+    ),
+    "a misspelled security context": (
+        loop(node={"securityContext": {"privilged": True}}),
+        "node/securityContext': additional properties 'privilged' not allowed",
+    ),
+    "a misspelled affinity": (
+        loop(node={"affinity": {"nodeAfinity": {}}}),
+        "node/affinity': additional properties 'nodeAfinity' not allowed",
+    ),
+    "a misspelled update strategy": (
+        loop(node={"updateStrategy": {"rollingUpdate": {"maxUnavailble": 1}}}),
+        "rollingUpdate': additional properties 'maxUnavailble' not allowed",
+    ),
+    "a misspelled variable": (
+        loop(node={"env": [{"name": "A", "vale": "b"}]}),
+        "node/env/0': additional properties 'vale' not allowed",
+    ),
     "a number where text is meant": ({"image": {"tag": 1.0}}, "at '/image/tag': got number, want string"),
     "a half digest": ({"image": {"digest": "sha256:abc"}}, "at '/image/digest': 'sha256:abc' does not match pattern"),
     "an image without a tag": (

@@ -60,7 +60,8 @@ API server: only those get the token), mounts and listens. It runs as root, whos
 {{- $args = append $args (printf "--default-fstype=%s" .) -}}
 {{- end -}}
 {{- if eq .driver.reach "node-local" -}}
-{{- $args = concat $args (list "--node-deployment" "--strict-topology" "--immediate-topology=false" "--enable-capacity" "--capacity-ownerref-level=1") -}}
+{{- /* The pod owns its node's capacities: of a DaemonSet those of lost nodes would stay. */ -}}
+{{- $args = concat $args (list "--node-deployment" "--strict-topology" "--immediate-topology=false" "--enable-capacity" "--capacity-ownerref-level=0") -}}
 {{- else -}}
 {{- $args = concat $args (list "--leader-election") -}}
 {{- end -}}
