@@ -45,6 +45,11 @@ wheel: $(STAMPS)/wheel ## build the wheel into dist/
 test: system-for-tests install $(STAMPS)/dev ## every test tier against the installed wheel, one line a tier at the end
 	@$(BIN)/pytest $(ARGS)
 
+.PHONY: test-kubernetes
+test-kubernetes: system-for-kubernetes install $(STAMPS)/dev ## the chart and its examples on a real Kubernetes, built with Go the first time (20 minutes)
+	@$(BIN)/python tests/kubernetes/kubernetes_programs.py
+	@$(BIN)/pytest tests/kubernetes $(ARGS)
+
 .PHONY: lint
 lint: lint-python lint-types lint-imports lint-rust lint-chart ## every check below; with -k all that is wrong, not only the first
 
@@ -144,6 +149,10 @@ system:
 .PHONY: system-for-tests
 system-for-tests:
 	@.ci/system-packages $(PYTHON) test
+
+.PHONY: system-for-kubernetes
+system-for-kubernetes:
+	@.ci/system-packages $(PYTHON) kubernetes
 
 $(BIN)/pip: | system
 	@echo "==> virtual environment $(VENV) with $(PYTHON)"

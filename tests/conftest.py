@@ -23,6 +23,8 @@ TIERS = (
     *("unit", "rust", "packaging", "conformance", "integration", "sanity", "crash", "deploy"),
     *("lvm", "nfs", "kernel"),
 )
+ON_REQUEST = frozenset({"kubernetes"})
+"""A run of everything leaves them out: what they need takes longer to build than all of it takes to run."""
 WAITING_TIERS = frozenset({"conformance", "crash"})
 """They start servers and wait for them, as the tests of killed backends in other tiers do: in a run of everything they
 run beside the rest."""
@@ -224,6 +226,12 @@ def waits(item: pytest.Item) -> bool:
     """Whether a test that runs here mostly waits; see WAITING_TIERS."""
     known = tier_of(item.path) in WAITING_TIERS or item.path.stem.endswith("_killed")
     return known and not guest_plugin.runs_in_guest(item)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return (
+        True if collection_path.parent == TESTS and collection_path.name in ON_REQUEST and everything(config) else None
+    )
 
 
 @pytest.hookimpl(trylast=True)
